@@ -1,0 +1,131 @@
+//! What happens to a node.
+
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+
+use crate::{
+    config::{Config, Name},
+    vrrp::wire::Advert,
+};
+
+/// A backend, by the names of its service and itself.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BackendKey {
+    /// The service.
+    pub service: Name,
+    /// The backend within it.
+    pub backend: Name,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A check ordered by [`crate::action::Action::RunProbe`] ended.
+    Probe {
+        /// Whom it checked.
+        backend: BackendKey,
+        /// Which of the service's probes, by name.
+        probe: Name,
+        /// How it ended.
+        outcome: Result<(), ProbeFailure>,
+        /// How long it took.
+        took: Duration,
+    },
+    /// A well-formed VRRP advert arrived (its TTL, checksum and version were right).
+    Advert {
+        /// The virtual router whose interface, VRID and family it fits.
+        router: Name,
+        /// Who sent it.
+        source: IpAddr,
+        /// What it says.
+        advert: Advert,
+    },
+    /// An interface's carrier came or went, or the interface itself did.
+    Link {
+        /// The interface.
+        interface: Name,
+        /// Whether it can carry packets.
+        up: bool,
+    },
+    /// The addresses of this host, all of them, virtual ones included.
+    LocalAddresses(BTreeSet<IpAddr>),
+    /// The next hop of a backend became known, changed or was lost.
+    NextHop {
+        /// The backend's address.
+        address: IpAddr,
+        /// How to reach it on the segment.
+        next_hop: Option<NextHop>,
+    },
+    /// A peer's link-layer address became known.
+    PeerMac {
+        /// The peer's address.
+        address: IpAddr,
+        /// Its MAC.
+        mac: [u8; 6],
+    },
+    /// Another host answers for one of a virtual router's addresses.
+    AddressConflict {
+        /// The virtual router.
+        router: Name,
+        /// The address.
+        address: IpAddr,
+        /// Who answers.
+        mac: [u8; 6],
+    },
+    /// An operator's or the system's order.
+    Command(Command),
+}
+
+/// An order.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Give the addresses of one virtual router, or of all, to a peer now.
+    Failover {
+        /// Which; none: all.
+        router: Option<Name>,
+    },
+    /// Work by this configuration from now on.
+    Reload(Box<Config>),
+    /// Hand everything over and stop.
+    Shutdown,
+}
+
+/// How a backend is reached on the segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NextHop {
+    /// The interface it is reached through.
+    pub ifindex: u32,
+    /// Its MAC.
+    pub mac: [u8; 6],
+}
+
+/// Why a check failed, in words that an operator can act on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProbeFailure {
+    /// Nothing listens.
+    #[error("connection refused")]
+    Refused,
+    /// No route, or no neighbour answered.
+    #[error("host unreachable")]
+    Unreachable,
+    /// The connection was cut during the check.
+    #[error("connection reset")]
+    Reset,
+    /// No answer in time.
+    #[error("no answer within {}", crate::api::human_duration(*.0))]
+    Timeout(Duration),
+    /// The status is not an expected one.
+    #[error("HTTP status {0}")]
+    Status(u16),
+    /// The body lacks the expected text.
+    #[error("body does not contain the expected text")]
+    Body,
+    /// The certificate or the handshake is bad.
+    #[error("TLS: {0}")]
+    Tls(String),
+    /// The answer breaks the protocol.
+    #[error("protocol: {0}")]
+    Protocol(String),
+    /// This host could not make the check.
+    #[error("probe could not run: {0}")]
+    Local(String),
+}

@@ -1,0 +1,144 @@
+//! Mixing functions. The program looks up with them what the daemon placed with them.
+
+use crate::abi::{MAC_SLOTS, SERVICE_SLOTS};
+
+/// Odd constants with well spread bits (fractional parts of the golden ratio, and the finaliser
+/// constants of splitmix64).
+const K1: u64 = 0x9e37_79b9_7f4a_7c15;
+const K2: u64 = 0xbf58_476d_1ce4_e5b9;
+const K3: u64 = 0x94d0_49bb_1331_11eb;
+
+/// Spreads the bits of `x` over the whole word: the splitmix64 finaliser (Stafford's variant 13).
+#[must_use]
+#[inline(always)]
+pub const fn mix(mut x: u64) -> u64 {
+    x ^= x >> 30;
+    x = x.wrapping_mul(K2);
+    x ^= x >> 27;
+    x = x.wrapping_mul(K3);
+    x ^ (x >> 31)
+}
+
+/// The two slots in which a service can be, from the start of its table.
+#[must_use]
+#[inline(always)]
+pub const fn service_slots(addr: [u64; 2], port_proto: u32, seed: u32) -> (u32, u32) {
+    let mut x = addr[1] ^ addr[0].wrapping_mul(K1) ^ ((port_proto ^ seed) as u64).wrapping_mul(K3);
+    x ^= x >> 32;
+    x = x.wrapping_mul(K2);
+    x ^= x >> 29;
+    (
+        x as u32 & (SERVICE_SLOTS - 1),
+        (x >> 40) as u32 & (SERVICE_SLOTS - 1),
+    )
+}
+
+/// The slot of a MAC, from the start of its table.
+#[must_use]
+#[inline(always)]
+pub const fn mac_slot(mac: u64, seed: u32) -> u32 {
+    let x = (mac ^ seed as u64).wrapping_mul(K1);
+    (x >> 56) as u32 & (MAC_SLOTS - 1)
+}
+
+/// The hash of an IPv4 flow's key.
+#[must_use]
+#[inline(always)]
+pub const fn flow4(key: u64, seed: u64) -> u64 {
+    let mut x = key ^ seed;
+    x ^= x >> 32;
+    x = x.wrapping_mul(K1);
+    x ^= x >> 29;
+    x = x.wrapping_mul(K2);
+    x ^ (x >> 32)
+}
+
+/// The hash of an IPv6 flow's key.
+#[must_use]
+#[inline(always)]
+pub const fn flow6(key: [u64; 3], seed: u64) -> u64 {
+    flow4(
+        key[0].wrapping_mul(K3) ^ key[1].rotate_left(32) ^ flow4(key[2] ^ key[1], seed),
+        seed,
+    )
+}
+
+/// The hash that picks a new flow's slot in its service's ring. It depends on nothing that differs
+/// between nodes, so they choose the same backend without talking.
+#[must_use]
+#[inline(always)]
+pub const fn ring(client: [u64; 2], client_port_be: u16, salt: u64) -> u64 {
+    mix(mix(client[1] ^ client[0].wrapping_mul(K1))
+        ^ salt
+        ^ (client_port_be as u64).wrapping_mul(K3))
+}
+
+/// A service's salt, from what is equal on all nodes.
+#[must_use]
+pub const fn salt(addr: [u64; 2], port_proto: u32) -> u64 {
+    mix(mix(addr[0] ^ K1) ^ addr[1] ^ (port_proto as u64).wrapping_mul(K3))
+}
+
+/// Maps the upper half of a hash onto `0..slots` by a multiplication, which costs less than a
+/// remainder (Lemire, "Fast random integer generation in an interval", 2019).
+#[must_use]
+#[inline(always)]
+pub const fn reduce(hash: u64, slots: u32) -> u32 {
+    (((hash >> 32) * slots as u64) >> 32) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Chi-squared of `n` values over `bins`, divided by the degrees of freedom: about 1 when even.
+    fn unevenness(bins: usize, values: impl Iterator<Item = usize>) -> f64 {
+        let mut counts = std::vec![0_u32; bins];
+        let mut n = 0_u32;
+        for value in values {
+            counts[value] += 1;
+            n += 1;
+        }
+        let expected = f64::from(n) / bins as f64;
+        counts
+            .iter()
+            .map(|&c| (f64::from(c) - expected).powi(2) / expected)
+            .sum::<f64>()
+            / (bins - 1) as f64
+    }
+
+    #[test]
+    fn sequential_clients_spread_evenly() {
+        let sets = unevenness(
+            1 << 10,
+            (0..1 << 17).map(|i: u64| (flow4(i << 32 | 0x1f90_0001, 42) & 0x3ff) as usize),
+        );
+        assert!((0.8..1.2).contains(&sets), "{sets}");
+        let sets6 = unevenness(
+            1 << 10,
+            (0..1 << 17).map(|i: u64| (flow6([0xfd, i << 40, 0x1f90_0001], 42) & 0x3ff) as usize),
+        );
+        assert!((0.8..1.2).contains(&sets6), "{sets6}");
+        let slots = unevenness(
+            4099,
+            (0..1 << 17).map(|port: u32| {
+                reduce(
+                    ring(
+                        [0, 0x0a0b_0c0d_ffff_0000 + u64::from(port >> 16)],
+                        port as u16,
+                        7,
+                    ),
+                    4099,
+                ) as usize
+            }),
+        );
+        assert!((0.8..1.2).contains(&slots), "{slots}");
+    }
+
+    #[test]
+    fn reduce_stays_in_range() {
+        assert_eq!(reduce(u64::MAX, 7), 6);
+        assert_eq!(reduce(0, 7), 0);
+        assert_eq!(reduce(u64::MAX, 0), 0);
+    }
+}

@@ -1,0 +1,227 @@
+//! From a packet to the tuple that identifies its flow.
+//!
+//! Offsets are constants for each number of VLAN tags, so that the compiler folds them and the
+//! verifier sees them; only the transport header behind IPv4 options has a computed one.
+
+use crate::{
+    abi::{Service, mapped},
+    packet::Packet,
+    verdict::Verdict,
+};
+
+/// Ethernet types, as read from a packet in network byte order.
+pub mod ethertype {
+    /// IPv4.
+    pub const IPV4: u16 = 0x0800_u16.to_be();
+    /// IPv6.
+    pub const IPV6: u16 = 0x86dd_u16.to_be();
+    /// IEEE 802.1Q tag.
+    pub const VLAN: u16 = 0x8100_u16.to_be();
+    /// IEEE 802.1ad service tag.
+    pub const QINQ: u16 = 0x88a8_u16.to_be();
+}
+
+/// IP protocol numbers.
+pub mod protocol {
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// IPv6 extension headers that may stand before a transport header: hop-by-hop options,
+    /// routing, fragment, authentication, destination options, mobility, HIP, shim6.
+    pub const EXTENSIONS: [u8; 8] = [0, 43, 44, 51, 60, 135, 139, 140];
+    /// The IPv6 fragment header.
+    pub const FRAGMENT: u8 = 44;
+}
+
+/// TCP flags.
+pub mod tcp {
+    /// No more data from the sender.
+    pub const FIN: u8 = 0x01;
+    /// Synchronise.
+    pub const SYN: u8 = 0x02;
+    /// Reset.
+    pub const RST: u8 = 0x04;
+    /// Acknowledgement.
+    pub const ACK: u8 = 0x10;
+}
+
+/// The network protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// What of a segment moves its flow's state: the TCP flags, none for UDP.
+///
+/// Kept as read, not decoded into cases: what the verifier knows as a constant on each path it
+/// follows separately.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signal(pub u8);
+
+impl Signal {
+    /// The connection ends: FIN or RST.
+    #[must_use]
+    #[inline(always)]
+    pub const fn closes(self) -> bool {
+        self.0 & (tcp::FIN | tcp::RST) != 0
+    }
+
+    /// A connection is asked for: SYN without ACK.
+    #[must_use]
+    #[inline(always)]
+    pub const fn opens(self) -> bool {
+        self.0 & (tcp::SYN | tcp::ACK | tcp::FIN | tcp::RST) == tcp::SYN
+    }
+}
+
+/// What a packet's headers say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parsed {
+    /// IPv4 or IPv6.
+    pub family: Family,
+    /// The number of VLAN tags: 0, 1 or 2.
+    pub tags: u8,
+    /// The source address, IPv4 mapped.
+    pub client: [u64; 2],
+    /// The source port, network byte order.
+    pub client_port: u16,
+    /// The destination address, IPv4 mapped.
+    pub addr: [u64; 2],
+    /// [`Service::key`] of destination port and protocol.
+    pub port_proto: u32,
+    /// What it does to its flow.
+    pub signal: Signal,
+}
+
+/// Parses a frame.
+///
+/// # Errors
+///
+/// The verdict on a packet that belongs to no flow.
+#[inline(always)]
+pub fn parse<P: Packet + ?Sized>(packet: &P) -> Result<Parsed, Verdict> {
+    let outer: u16 = packet.load(12).ok_or(Verdict::Truncated)?;
+    match outer {
+        ethertype::IPV4 => ipv4::<P, 14>(packet),
+        ethertype::IPV6 => ipv6::<P, 14>(packet),
+        ethertype::VLAN | ethertype::QINQ => tagged(packet),
+        _ => Err(Verdict::NotIp),
+    }
+}
+
+/// Behind one tag or two.
+#[inline(always)]
+fn tagged<P: Packet + ?Sized>(packet: &P) -> Result<Parsed, Verdict> {
+    let inner: u16 = packet.load(16).ok_or(Verdict::Truncated)?;
+    match inner {
+        ethertype::IPV4 => ipv4::<P, 18>(packet),
+        ethertype::IPV6 => ipv6::<P, 18>(packet),
+        ethertype::VLAN => match packet.load::<u16>(20).ok_or(Verdict::Truncated)? {
+            ethertype::IPV4 => ipv4::<P, 22>(packet),
+            ethertype::IPV6 => ipv6::<P, 22>(packet),
+            _ => Err(Verdict::NotIp),
+        },
+        _ => Err(Verdict::NotIp),
+    }
+}
+
+/// The number of VLAN tags before a network header at this offset.
+const fn tags(l3: usize) -> u8 {
+    ((l3 - 14) / 4) as u8
+}
+
+#[inline(always)]
+fn ipv4<P: Packet + ?Sized, const L3: usize>(packet: &P) -> Result<Parsed, Verdict> {
+    // The last field first: the others are then within bounds too.
+    let addr: u32 = packet.load(L3 + 16).ok_or(Verdict::Truncated)?;
+    let version_ihl: u8 = packet.load(L3).ok_or(Verdict::Truncated)?;
+    let fragment: u16 = packet.load(L3 + 6).ok_or(Verdict::Truncated)?;
+    let protocol: u8 = packet.load(L3 + 9).ok_or(Verdict::Truncated)?;
+    let client: u32 = packet.load(L3 + 12).ok_or(Verdict::Truncated)?;
+
+    // More fragments, or not the first one (RFC 791 3.1).
+    if fragment & 0x3fff_u16.to_be() != 0 {
+        return Err(Verdict::Fragment);
+    }
+    let transport = if version_ihl == 0x45 {
+        transport(packet, L3 + 20, protocol)?
+    } else if version_ihl >> 4 == 4 && version_ihl & 0xf > 5 {
+        transport(packet, L3 + (version_ihl & 0xf) as usize * 4, protocol)?
+    } else {
+        return Err(Verdict::Malformed);
+    };
+    Ok(transport.with(Family::V4, tags(L3), mapped(client), mapped(addr)))
+}
+
+#[inline(always)]
+fn ipv6<P: Packet + ?Sized, const L3: usize>(packet: &P) -> Result<Parsed, Verdict> {
+    let addr1: u64 = packet.load(L3 + 32).ok_or(Verdict::Truncated)?;
+    let version: u8 = packet.load(L3).ok_or(Verdict::Truncated)?;
+    let next: u8 = packet.load(L3 + 6).ok_or(Verdict::Truncated)?;
+    let client0: u64 = packet.load(L3 + 8).ok_or(Verdict::Truncated)?;
+    let client1: u64 = packet.load(L3 + 16).ok_or(Verdict::Truncated)?;
+    let addr0: u64 = packet.load(L3 + 24).ok_or(Verdict::Truncated)?;
+
+    if version >> 4 != 6 {
+        return Err(Verdict::Malformed);
+    }
+    if next == protocol::FRAGMENT {
+        return Err(Verdict::Fragment);
+    }
+    if next != protocol::TCP && next != protocol::UDP && protocol::EXTENSIONS.contains(&next) {
+        return Err(Verdict::ExtensionHeader);
+    }
+    let transport = transport(packet, L3 + 40, next)?;
+    Ok(transport.with(Family::V6, tags(L3), [client0, client1], [addr0, addr1]))
+}
+
+/// What the transport header says.
+#[derive(Clone, Copy)]
+struct Transport {
+    client_port: u16,
+    port_proto: u32,
+    signal: Signal,
+}
+
+impl Transport {
+    #[inline(always)]
+    const fn with(self, family: Family, tags: u8, client: [u64; 2], addr: [u64; 2]) -> Parsed {
+        Parsed {
+            family,
+            tags,
+            client,
+            client_port: self.client_port,
+            addr,
+            port_proto: self.port_proto,
+            signal: self.signal,
+        }
+    }
+}
+
+#[inline(always)]
+fn transport<P: Packet + ?Sized>(
+    packet: &P,
+    l4: usize,
+    protocol: u8,
+) -> Result<Transport, Verdict> {
+    let signal = match protocol {
+        protocol::TCP => Signal(packet.load(l4 + 13).ok_or(Verdict::Truncated)?),
+        // The whole header has to be there.
+        protocol::UDP => packet
+            .load::<u16>(l4 + 6)
+            .map(|_| Signal(0))
+            .ok_or(Verdict::Truncated)?,
+        _ => return Err(Verdict::NotTransport),
+    };
+    let client_port: u16 = packet.load(l4).ok_or(Verdict::Truncated)?;
+    let port: u16 = packet.load(l4 + 2).ok_or(Verdict::Truncated)?;
+    Ok(Transport {
+        client_port,
+        port_proto: Service::key(port, protocol),
+        signal,
+    })
+}

@@ -1,0 +1,289 @@
+//! The way of a packet: service look-up, flow table, ring, rewrite, verdict.
+//!
+//! ```text
+//! parse -> service? no: NotVip
+//!       -> frame to us? no: OtherHost · from a peer? yes: Delivered
+//!       -> flow known and its backend alive? its backend
+//!          else the ring's choice, recorded
+//!       -> rewrite for the backend's mode
+//! ```
+
+use crate::shared::Shared;
+
+use crate::{
+    abi::{Backend, BackendState, Control, MacOwner, Mode, RING_LINE, RingLine, Service},
+    flow::{self, Key, Key4, Key6, Set4, Set6, State, Value, WAYS},
+    hash,
+    packet::Packet,
+    parse::{Family, Parsed, parse},
+    rewrite::{self, Stuck},
+    verdict::Verdict,
+};
+
+/// The maps, and the clock. In the kernel each look-up is inlined array access.
+pub trait Tables {
+    /// The one entry of the control map.
+    fn control(&self) -> Option<&Control>;
+    /// A slot of the service tables.
+    fn service(&self, slot: u32) -> Option<&Service>;
+    /// A backend by id.
+    fn backend(&self, id: u16) -> Option<&Backend>;
+    /// A line of the rings.
+    fn ring_line(&self, line: u32) -> Option<&RingLine>;
+    /// A slot of the MAC tables.
+    fn mac(&self, slot: u32) -> Option<&Shared>;
+    /// The set of an IPv4 flow, by its hash.
+    fn set4(&self, hash: u64) -> Option<&Set4>;
+    /// The set of an IPv6 flow, by its hash.
+    fn set6(&self, hash: u64) -> Option<&Set6>;
+    /// The kernel's jiffies.
+    fn jiffies(&self) -> u64;
+    /// The interface the packet came in through.
+    fn ingress(&self) -> u32;
+}
+
+/// What was decided about a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision {
+    /// What becomes of it, and why.
+    pub verdict: Verdict,
+    /// The service it is for; 0: none.
+    pub service: u32,
+    /// The backend it goes to; 0: none.
+    pub backend: u16,
+    /// The interface it leaves through, for [`Verdict::DsrRedirect`].
+    pub ifindex: u32,
+}
+
+impl Decision {
+    #[inline(always)]
+    const fn new(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            service: 0,
+            backend: 0,
+            ifindex: 0,
+        }
+    }
+}
+
+/// Decides about a packet, and rewrites it where it is forwarded.
+#[inline(always)]
+pub fn steer<P: Packet + ?Sized, T: Tables>(packet: &mut P, tables: &T) -> Decision {
+    let parsed = match parse(packet) {
+        Ok(parsed) => parsed,
+        Err(verdict) => return Decision::new(verdict),
+    };
+    let Some(control) = tables.control() else {
+        return Decision::new(Verdict::NotVip);
+    };
+    let Some(service) = find_service(tables, control, &parsed) else {
+        return Decision::new(Verdict::NotVip);
+    };
+    let mut decision = Decision {
+        service: service.id,
+        ..Decision::new(Verdict::BadBackend)
+    };
+    decision.verdict = match arrival(packet, tables, control) {
+        Arrival::Ours => {
+            let (id, verdict) = choose(tables, control, service, &parsed);
+            decision.backend = id;
+            match verdict {
+                Ok((backend, state)) => {
+                    decision.ifindex = backend.ifindex;
+                    deliver(packet, tables, &parsed, backend, state)
+                }
+                Err(verdict) => verdict,
+            }
+        }
+        Arrival::Other => Verdict::OtherHost,
+        Arrival::FromPeer => Verdict::Delivered,
+        Arrival::Truncated => Verdict::Truncated,
+    };
+    decision
+}
+
+/// The service in one of its two slots.
+#[inline(always)]
+fn find_service<'t, T: Tables>(
+    tables: &'t T,
+    control: &Control,
+    parsed: &Parsed,
+) -> Option<&'t Service> {
+    let table = control.services.load();
+    let (first, second) = hash::service_slots(parsed.addr, parsed.port_proto, (table >> 32) as u32);
+    let service = tables.service(table as u32 + first)?;
+    if matches(service, parsed) {
+        return Some(service);
+    }
+    let service = tables.service(table as u32 + second)?;
+    matches(service, parsed).then_some(service)
+}
+
+#[inline(always)]
+fn matches(service: &Service, parsed: &Parsed) -> bool {
+    service.port_proto == parsed.port_proto
+        && service.addr[1] == parsed.addr[1]
+        && service.addr[0] == parsed.addr[0]
+}
+
+/// Whom a frame for a service is from and to.
+enum Arrival {
+    Ours,
+    Other,
+    FromPeer,
+    Truncated,
+}
+
+#[inline(always)]
+fn arrival<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T, control: &Control) -> Arrival {
+    let (Some(to), Some(from)) = (
+        rewrite::destination_mac(packet),
+        rewrite::source_mac(packet),
+    ) else {
+        return Arrival::Truncated;
+    };
+    let table = control.macs.load();
+    if !is_known(tables, table, to, MacOwner::Own) {
+        Arrival::Other
+    } else if is_known(tables, table, from, MacOwner::Forwarder) {
+        Arrival::FromPeer
+    } else {
+        Arrival::Ours
+    }
+}
+
+#[inline(always)]
+fn is_known<T: Tables>(tables: &T, table: u64, mac: u64, owner: MacOwner) -> bool {
+    let slot = table as u32 + hash::mac_slot(mac, (table >> 32) as u32);
+    match tables.mac(slot) {
+        Some(entry) => entry.load() == owner.entry(mac),
+        None => false,
+    }
+}
+
+type Choice<'t> = Result<(&'t Backend, BackendState), Verdict>;
+
+/// The flow's backend, or the ring's.
+#[inline(always)]
+fn choose<'t, T: Tables>(
+    tables: &'t T,
+    control: &Control,
+    service: &Service,
+    parsed: &Parsed,
+) -> (u16, Choice<'t>) {
+    let seed = control.flow_seed.load();
+    match parsed.family {
+        Family::V4 => {
+            let client = (parsed.client[1] >> 32) as u32;
+            let key = Key4::new(client, parsed.client_port, service.id);
+            let hash = hash::flow4(key.0, seed);
+            match tables.set4(hash) {
+                Some(set) => choose_in(tables, service, parsed, &set.0, key, hash),
+                None => (0, Err(Verdict::BadBackend)),
+            }
+        }
+        Family::V6 => {
+            let key = Key6::new(parsed.client, parsed.client_port, service.id);
+            let hash = hash::flow6(key.0, seed);
+            match tables.set6(hash) {
+                Some(set) => choose_in(tables, service, parsed, &set.0, key, hash),
+                None => (0, Err(Verdict::BadBackend)),
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn choose_in<'t, T: Tables, K: Key>(
+    tables: &'t T,
+    service: &Service,
+    parsed: &Parsed,
+    set: &[K::Entry; WAYS],
+    key: K,
+    hash: u64,
+) -> (u16, Choice<'t>) {
+    let tag = flow::tag(hash);
+    let now = flow::seen(tables.jiffies());
+    let found = flow::find(set, key, tag);
+    if let Some((entry, Some(value))) = found {
+        // A SYN on a closing flow is a new connection from the same port.
+        let reopened = value.state.is_closing() && parsed.signal.opens();
+        if !reopened
+            && let Some(backend) = tables.backend(value.backend)
+            && let Some(state) = BackendState::unpack(backend.state.load())
+            && state.alive
+            && state.generation == value.generation
+        {
+            let new = Value {
+                state: value.state.after(parsed.signal),
+                seen: now,
+                ..value
+            };
+            flow::touch(entry, value, new, tag);
+            return (value.backend, Ok((backend, state)));
+        }
+    }
+    let id = from_ring(tables, service, parsed);
+    if id == 0 {
+        return (0, Err(Verdict::NoBackend));
+    }
+    let Some(backend) = tables.backend(id) else {
+        return (id, Err(Verdict::BadBackend));
+    };
+    let Some(state) = BackendState::unpack(backend.state.load()) else {
+        return (id, Err(Verdict::BadBackend));
+    };
+    let entry = match found {
+        Some((entry, _)) => Some(entry),
+        None => flow::victim::<K>(set, now),
+    };
+    if let Some(entry) = entry {
+        let generation = state.generation;
+        let value = Value {
+            backend: id,
+            generation,
+            state: State::first(parsed.signal),
+            seen: now,
+        };
+        flow::record(entry, key, tag, value);
+    }
+    (id, Ok((backend, state)))
+}
+
+/// The backend of a new flow; 0: none.
+#[inline(always)]
+fn from_ring<T: Tables>(tables: &T, service: &Service, parsed: &Parsed) -> u16 {
+    let (first, slots) = service.ring();
+    let slot = hash::reduce(
+        hash::ring(parsed.client, parsed.client_port, service.salt),
+        slots,
+    );
+    match tables.ring_line(first + slot / RING_LINE) {
+        Some(line) if slots != 0 => line.backends[(slot % RING_LINE) as usize],
+        _ => 0,
+    }
+}
+
+/// Makes the packet one for its backend.
+#[inline(always)]
+fn deliver<P: Packet + ?Sized, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    parsed: &Parsed,
+    backend: &Backend,
+    state: BackendState,
+) -> Verdict {
+    match state.mode {
+        Mode::Local => Verdict::Local,
+        Mode::Dsr => {
+            let source = backend.source_mac.load();
+            match rewrite::forward(packet, parsed, state.mac, source) {
+                Ok(()) if backend.ifindex == tables.ingress() => Verdict::Dsr,
+                Ok(()) => Verdict::DsrRedirect,
+                Err(Stuck::TtlExpired) => Verdict::TtlExpired,
+                Err(Stuck::Truncated) => Verdict::Truncated,
+            }
+        }
+    }
+}
