@@ -172,6 +172,34 @@ impl Service {
         port_be as u32 | (protocol as u32) << 16 | 1 << 24
     }
 
+    /// The entry in memory, word by word.
+    #[must_use]
+    pub fn words(&self) -> [u64; 8] {
+        [
+            self.addr[0],
+            self.addr[1],
+            self.port_proto as u64 | (self.id as u64) << 32,
+            self.ring.load(),
+            self.salt,
+            0,
+            0,
+            0,
+        ]
+    }
+
+    /// An entry from its memory.
+    #[must_use]
+    pub const fn from_words(words: [u64; 8]) -> Self {
+        Self {
+            addr: [words[0], words[1]],
+            port_proto: words[2] as u32,
+            id: (words[2] >> 32) as u32,
+            ring: Shared::new(words[3]),
+            salt: words[4],
+            reserved: [0; 3],
+        }
+    }
+
     /// The ring's first line and its number of slots.
     #[inline(always)]
     pub fn ring(&self) -> (u32, u32) {
@@ -200,6 +228,38 @@ pub struct Backend {
     pub reserved16: [u16; 3],
     /// Zero.
     pub reserved: [u64; 2],
+}
+
+impl Backend {
+    /// The entry in memory, word by word; the first is [`Backend::state`].
+    #[must_use]
+    pub fn words(&self) -> [u64; 8] {
+        [
+            self.state.load(),
+            self.source_mac.load(),
+            self.ifindex as u64 | (self.service as u64) << 32,
+            self.addr[0],
+            self.addr[1],
+            self.port as u64,
+            0,
+            0,
+        ]
+    }
+
+    /// An entry from its memory.
+    #[must_use]
+    pub const fn from_words(words: [u64; 8]) -> Self {
+        Self {
+            state: Shared::new(words[0]),
+            source_mac: Shared::new(words[1]),
+            ifindex: words[2] as u32,
+            service: (words[2] >> 32) as u32,
+            addr: [words[3], words[4]],
+            port: words[5] as u16,
+            reserved16: [0; 3],
+            reserved: [0; 2],
+        }
+    }
 }
 
 /// A backend's changing part, packed in one word: MAC in bits 0-47, generation in 48-55, mode in
@@ -367,6 +427,34 @@ mod tests {
             None,
             "unknown mode"
         );
+    }
+
+    #[test]
+    fn entries_lie_in_memory_as_their_words() {
+        let service = Service {
+            addr: [1, 2],
+            port_proto: 3,
+            id: 4,
+            ring: Shared::new(5),
+            salt: 6,
+            reserved: [0; 3],
+        };
+        let backend = Backend {
+            state: Shared::new(1),
+            source_mac: Shared::new(2),
+            ifindex: 3,
+            service: 4,
+            addr: [5, 6],
+            port: 7,
+            ..Backend::default()
+        };
+        // SAFETY: both are 64 bytes without padding, and any bits are valid words.
+        let (service_words, backend_words): ([u64; 8], [u64; 8]) =
+            unsafe { (core::mem::transmute_copy(&service), core::mem::transmute_copy(&backend)) };
+        assert_eq!(service.words(), service_words);
+        assert_eq!(backend.words(), backend_words);
+        assert_eq!(Service::from_words(service_words).words(), service_words);
+        assert_eq!(Backend::from_words(backend_words).words(), backend_words);
     }
 
     #[test]

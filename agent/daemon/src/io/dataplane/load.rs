@@ -1,0 +1,290 @@
+//! Loading, pinning and attaching.
+//!
+//! Program, link and maps are pinned, so that they outlive the daemon:
+//!
+//! ```text
+//! {bpf_dir}/v1/CONTROL, SERVICES, ...   the maps of this ABI version
+//! {bpf_dir}/v1/link-eth0                the attachment to an interface
+//! ```
+//!
+//! A daemon that starts finds them, checks that the maps are what it expects, loads its own
+//! program on the same maps and puts it into the same link: packets see the old program or the new
+//! one, never none. What an earlier ABI version left is taken over the same way, without its flows.
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::MapInfo,
+    programs::{
+        ProgramError, Xdp, XdpMode as AyaMode,
+        links::{FdLink, LinkError, PinnedLink},
+        xdp::XdpLink,
+    },
+};
+use steerd_core::config::{Dataplane as Config, Name, XdpMode};
+use steerd_ebpf::abi::{LINK_PREFIX, PIN_DIR, PROGRAM, maps};
+use tracing::{info, warn};
+
+use super::error::DataplaneError;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/steerd.o"));
+
+/// Loads the program on the pinned maps of this version, making those that are missing.
+pub(super) fn load(config: &Config) -> Result<Ebpf, DataplaneError> {
+    check_capabilities()?;
+    let pins = config.bpf_dir.join(PIN_DIR);
+    check_bpffs(&config.bpf_dir)?;
+    // Other users have no business with the maps: the control socket decides who sees what.
+    for dir in [&config.bpf_dir, &pins] {
+        fs::create_dir_all(dir).map_err(pin_error("create", dir))?;
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
+            .map_err(pin_error("restrict", dir))?;
+    }
+    let mut loader = EbpfLoader::new();
+    for (name, value_size, entries, _) in maps::ALL {
+        let path = pins.join(name);
+        drop_mismatched(name, &path, value_size, entries)?;
+        loader.map_pin_path(name, path);
+    }
+    let mut ebpf = loader.load(OBJECT).map_err(load_error)?;
+    program(&mut ebpf)?.load().map_err(load_error)?;
+    Ok(ebpf)
+}
+
+/// Attaches the loaded program to the configured interfaces, and takes it off those that are no
+/// longer configured.
+pub(super) fn attach(ebpf: &mut Ebpf, config: &Config) -> Result<(), DataplaneError> {
+    let pins = config.bpf_dir.join(PIN_DIR);
+    let program = program(ebpf)?;
+    let others = other_versions(&config.bpf_dir);
+    for interface in &config.interfaces {
+        let pin = pins.join(format!("{LINK_PREFIX}{interface}"));
+        for other in &others {
+            adopt(program, &other.join(format!("{LINK_PREFIX}{interface}")), &pin)?;
+        }
+        if !replace(program, &pin)? {
+            attach_new(program, interface, config.xdp_mode, &pin)?;
+        }
+    }
+    for other in others {
+        warn!(
+            path = %other.display(),
+            "removed the maps of another version of steerd: its flows are not carried over"
+        );
+        fs::remove_dir_all(&other).map_err(pin_error("remove", &other))?;
+    }
+    for link in links(&pins) {
+        let keep = config.interfaces.iter().any(|name| link.ends_with(format!("{LINK_PREFIX}{name}")));
+        if !keep {
+            info!(link = %link.display(), "detached from an interface that is no longer configured");
+            fs::remove_file(&link).map_err(pin_error("remove", &link))?;
+        }
+    }
+    Ok(())
+}
+
+/// Detaches the program everywhere and removes all pins. Returns whether there was anything.
+pub(crate) fn unload(config: &Config) -> Result<bool, DataplaneError> {
+    match fs::remove_dir_all(&config.bpf_dir) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(pin_error("remove", &config.bpf_dir)(error)),
+    }
+}
+
+/// Puts the program into the link pinned at `from`, an earlier version's, and pins it at `to`.
+fn adopt(program: &mut Xdp, from: &Path, to: &Path) -> Result<(), DataplaneError> {
+    if from.exists() && !to.exists() && replace(program, from)? {
+        fs::rename(from, to).map_err(pin_error("move", from))?;
+    }
+    Ok(())
+}
+
+/// Puts the program into the link pinned at `pin`. False if there is none, or its interface is
+/// gone.
+fn replace(program: &mut Xdp, pin: &Path) -> Result<bool, DataplaneError> {
+    let link = match PinnedLink::from_pin(pin) {
+        Ok(link) => link,
+        Err(LinkError::SyscallError(error))
+            if error.io_error.kind() == io::ErrorKind::NotFound =>
+        {
+            return Ok(false);
+        }
+        Err(error) => return Err(pin_error("open", pin)(io::Error::other(error))),
+    };
+    let link = XdpLink::try_from(FdLink::from(link))
+        .map_err(|error| pin_error("use", pin)(io::Error::other(error)))?;
+    match program.attach_to_link(link) {
+        Ok(id) => {
+            // Dropping our descriptor does not detach: the pin holds the link.
+            program.take_link(id).map_err(|error| pin_error("hold", pin)(io::Error::other(error)))?;
+            info!(link = %pin.display(), "program replaced in its link: no packet was lost");
+            Ok(true)
+        }
+        Err(error) => {
+            // The interface was removed and made again (ENOLINK): the link is dead.
+            info!(link = %pin.display(), %error, "removed a link that no longer works");
+            fs::remove_file(pin).map_err(pin_error("remove", pin))?;
+            Ok(false)
+        }
+    }
+}
+
+fn attach_new(
+    program: &mut Xdp,
+    interface: &Name,
+    mode: XdpMode,
+    pin: &Path,
+) -> Result<(), DataplaneError> {
+    let aya_mode = match mode {
+        XdpMode::Auto => AyaMode::Default,
+        XdpMode::Driver => AyaMode::Driver,
+        XdpMode::Generic => AyaMode::Skb,
+    };
+    let attach_error = |source: ProgramError| {
+        let errno = match &source {
+            ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
+            _ => None,
+        };
+        let interface = interface.clone();
+        match errno {
+            Some(libc::EBUSY | libc::EEXIST) => DataplaneError::Occupied { interface },
+            Some(libc::EOPNOTSUPP) => DataplaneError::NoDriverSupport { interface },
+            Some(libc::ENODEV) => DataplaneError::NoInterface { interface },
+            _ => DataplaneError::Attach { interface, source },
+        }
+    };
+    let index = nix::net::if_::if_nametoindex(interface.as_str())
+        .map_err(|_| DataplaneError::NoInterface { interface: interface.clone() })?;
+    let id = program.attach_to_if_index(index, aya_mode).map_err(attach_error)?;
+    let link = program.take_link(id).map_err(attach_error)?;
+    // Without a real link aya falls back to netlink, which cannot be pinned.
+    let link = FdLink::try_from(link).map_err(|_| DataplaneError::NoXdpLinks)?;
+    link.pin(pin).map_err(|error| pin_error("pin the link at", pin)(io::Error::other(error)))?;
+    info!(%interface, "program attached");
+    Ok(())
+}
+
+fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, DataplaneError> {
+    ebpf.program_mut(PROGRAM)
+        .and_then(|program| program.try_into().ok())
+        .ok_or_else(|| DataplaneError::Load(format!("the object has no program {PROGRAM}")))
+}
+
+/// Removes the pin of a map that is not what this version expects: the kernel would let us use it,
+/// and write beyond its values.
+fn drop_mismatched(
+    name: &'static str,
+    path: &Path,
+    value_size: usize,
+    entries: u32,
+) -> Result<(), DataplaneError> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let fits = MapInfo::from_pin(path).is_ok_and(|info| {
+        info.key_size() == 4 && info.value_size() as usize == value_size && info.max_entries() == entries
+    });
+    if !fits {
+        warn!(map = name, path = %path.display(), "replaced a pinned map of another shape: what it held is lost");
+        fs::remove_file(path).map_err(pin_error("remove", path))?;
+    }
+    Ok(())
+}
+
+/// The pin directories of other ABI versions.
+fn other_versions(bpf_dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(bpf_dir) else { return Vec::new() };
+    entries
+        .flatten()
+        .filter(|entry| {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let number = name.strip_prefix('v').unwrap_or_default();
+            name != PIN_DIR && !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())
+        })
+        .map(|entry| entry.path())
+        .collect()
+}
+
+fn links(pins: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(pins) else { return Vec::new() };
+    let is_link = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(LINK_PREFIX);
+    entries.flatten().filter(is_link).map(|entry| entry.path()).collect()
+}
+
+/// That the nearest existing ancestor of `path` is on a bpffs.
+fn check_bpffs(path: &Path) -> Result<(), DataplaneError> {
+    let existing = path.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
+    let is_bpffs = nix::sys::statfs::statfs(existing)
+        .is_ok_and(|stat| stat.filesystem_type() == nix::sys::statfs::FsType(libc::BPF_FS_MAGIC));
+    if is_bpffs { Ok(()) } else { Err(DataplaneError::NoBpffs { path: path.to_owned() }) }
+}
+
+/// The capabilities steerd uses, by their numbers in linux/capability.h.
+const CAPABILITIES: [(u32, &str); 4] =
+    [(12, "CAP_NET_ADMIN"), (13, "CAP_NET_RAW"), (38, "CAP_PERFMON"), (39, "CAP_BPF")];
+const CAP_SYS_ADMIN: u32 = 21;
+
+fn check_capabilities() -> Result<(), DataplaneError> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    let missing = effective.map(missing_capabilities).unwrap_or_default();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(DataplaneError::Capability { missing: missing.join(", ") })
+    }
+}
+
+fn missing_capabilities(effective: u64) -> Vec<&'static str> {
+    let has = |number: u32| effective & 1 << number != 0;
+    CAPABILITIES
+        .into_iter()
+        // Before Linux 5.8 there was no CAP_BPF and CAP_PERFMON, and CAP_SYS_ADMIN includes them.
+        .filter(|&(number, _)| !(has(number) || number >= 38 && has(CAP_SYS_ADMIN)))
+        .map(|(_, name)| name)
+        .collect()
+}
+
+fn pin_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataplaneError {
+    let path = path.to_owned();
+    move |source| DataplaneError::Pin { what, path, source }
+}
+
+/// The last lines of what the verifier says; the whole is thousands of lines.
+fn load_error(error: impl std::error::Error) -> DataplaneError {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text = format!("{text}: {inner}");
+        source = inner.source();
+    }
+    let lines: Vec<&str> = text.lines().collect();
+    let shown = if lines.len() > 12 {
+        [&lines[..1], &["..."], &lines[lines.len() - 10..]].concat()
+    } else {
+        lines
+    };
+    DataplaneError::Load(shown.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_capabilities_are_named() {
+        assert_eq!(missing_capabilities(u64::MAX), Vec::<&str>::new());
+        assert_eq!(missing_capabilities(u64::MAX & !(1 << 39 | 1 << 21)), ["CAP_BPF"]);
+        assert_eq!(missing_capabilities(1 << 21 | 1 << 12), ["CAP_NET_RAW"]);
+    }
+}

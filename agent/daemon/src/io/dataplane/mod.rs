@@ -1,0 +1,593 @@
+//! The data plane: the only place that names maps.
+//!
+//! [`Dataplane`] takes what the core decided ([`Steering`], MACs) and makes the maps say so;
+//! [`load`] has loading, pinning and attaching, [`placement`] where entries go, [`mapped`] the
+//! maps' memory, [`view`] what people see of it.
+//!
+//! Order of writes: a backend that died is marked first, so that no packet goes to it; one that is
+//! new is written before any ring names it; a ring is written whole to a place that nothing reads
+//! and then put into its service by one word; a changed set of services is placed in the table
+//! that is not in use, and one word makes it the one in use.
+
+mod error;
+mod load;
+mod mapped;
+mod placement;
+mod view;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    net::IpAddr,
+};
+
+pub(crate) use error::DataplaneError;
+pub(crate) use load::unload;
+use aya::{
+    Ebpf,
+    maps::{Map, MapData, PerCpuArray},
+};
+use mapped::Mapped;
+use placement::{Ids, Region, Regions, ServiceKey};
+use steerd_core::{
+    action::{SteeredBackend, Steering},
+    config::{Dataplane as Config, Mode, Name, Protocol},
+    event::BackendKey,
+    time::Instant,
+};
+use steerd_ebpf::{
+    abi::{
+        self, Backend, BackendState, MAC_SLOTS, MAX_BACKENDS, MAX_SERVICES, MacOwner, RING_LINE,
+        RING_LINES, SERVICE_SLOTS, Service, addr_words, mac_word, maps,
+    },
+    hash,
+    shared::Shared,
+};
+
+/// A backend's key in the program's terms: service id, address, port in network byte order.
+type BackendId = (u32, [u64; 2], u16);
+
+/// An interface of this host that carries the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Own {
+    pub(crate) ifindex: u32,
+    pub(crate) mac: [u8; 6],
+}
+
+/// The running data plane.
+pub(crate) struct Dataplane {
+    ebpf: Ebpf,
+    config: Config,
+    maps: Maps,
+    services: Ids<ServiceKey>,
+    backends: Ids<BackendId>,
+    regions: Regions,
+    /// The services that are steered, by name.
+    steered: BTreeMap<Name, Steered>,
+    /// Whether the set of services differs from the table in use.
+    dirty: bool,
+    own: Vec<Own>,
+    forwarders: Vec<[u8; 6]>,
+}
+
+struct Steered {
+    key: ServiceKey,
+    id: u32,
+    region: Region,
+    /// The backends' ids and names.
+    backends: Vec<(u32, BackendId, Name)>,
+}
+
+/// The maps' memory.
+struct Maps {
+    control: Mapped,
+    services: Mapped,
+    backends: Mapped,
+    rings: Mapped,
+    flows4: Mapped,
+    flows6: Mapped,
+    macs: Mapped,
+    verdict_stats: PerCpuArray<MapData, view::Counts>,
+    service_stats: PerCpuArray<MapData, view::Counts>,
+    backend_stats: PerCpuArray<MapData, view::Counts>,
+}
+
+/// Words of [`abi::Control`].
+mod control {
+    pub(super) const SERVICES: usize = 0;
+    pub(super) const MACS: usize = 1;
+    pub(super) const FLOW_SEED: usize = 2;
+    pub(super) const HEARTBEAT: usize = 3;
+}
+
+impl Dataplane {
+    /// Loads the program on the pinned maps, or new ones; attaches nothing yet.
+    pub(crate) fn load(config: &Config) -> Result<Self, DataplaneError> {
+        for interface in &config.interfaces {
+            if nix::net::if_::if_nametoindex(interface.as_str()).is_err() {
+                return Err(DataplaneError::NoInterface { interface: interface.clone() });
+            }
+        }
+        let mut ebpf = load::load(config)?;
+        let maps = Maps::take(&mut ebpf)?;
+        if let Some(seed) = maps.control.element(0).get(control::FLOW_SEED)
+            && seed.load() == 0
+        {
+            seed.store(random_word()?);
+        }
+        let mut plane = Self {
+            ebpf,
+            config: config.clone(),
+            services: Ids::new(MAX_SERVICES, BTreeMap::new()),
+            backends: Ids::new(MAX_BACKENDS, BTreeMap::new()),
+            regions: Regions::new(RING_LINES, &mut []),
+            steered: BTreeMap::new(),
+            dirty: true,
+            own: Vec::new(),
+            forwarders: Vec::new(),
+            maps,
+        };
+        plane.read_back();
+        Ok(plane)
+    }
+
+    /// Attaches the program to the configured interfaces, replacing an earlier one without a gap.
+    pub(crate) fn attach(&mut self) -> Result<(), DataplaneError> {
+        load::attach(&mut self.ebpf, &self.config)
+    }
+
+    /// The program's object, for its log.
+    pub(crate) fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    /// Takes over the numbers that the pinned maps use, so that no flow changes its meaning.
+    fn read_back(&mut self) {
+        let services: Vec<Service> = self.maps.services_in_use().collect();
+        let mut regions: Vec<Region> = Vec::new();
+        let mut service_ids = BTreeMap::new();
+        for service in &services {
+            let (first, slots) = service.ring();
+            regions.push(Region { first, slots });
+            service_ids.insert((service.addr, service.port_proto), service.id);
+        }
+        let mut backend_ids = BTreeMap::new();
+        for (id, backend) in self.maps.backends_in_use() {
+            backend_ids.insert((backend.service, backend.addr, backend.port), id);
+        }
+        self.services = Ids::new(MAX_SERVICES, service_ids);
+        self.backends = Ids::new(MAX_BACKENDS, backend_ids);
+        self.regions = Regions::new(RING_LINES, &mut regions);
+    }
+
+    /// Which of the configured backends the pinned maps know, and whether they were alive.
+    pub(crate) fn restored(
+        &self,
+        services: &[steerd_core::config::Service],
+    ) -> BTreeMap<BackendKey, bool> {
+        let mut restored = BTreeMap::new();
+        for service in services {
+            let Some(id) = self.services.get(&key(service.address, service.port, service.protocol))
+            else {
+                continue;
+            };
+            for backend in &service.backends {
+                let known = (id, words(backend.address), backend.port.to_be());
+                if let Some(id) = self.backends.get(&known)
+                    && let Some(state) = self.maps.backend_state(id)
+                {
+                    let key = BackendKey {
+                        service: service.name.clone(),
+                        backend: backend.name.clone(),
+                    };
+                    restored.insert(key, state.alive);
+                }
+            }
+        }
+        restored
+    }
+
+    /// Steers a service so. A service that is new takes effect with [`Dataplane::commit`].
+    pub(crate) fn steer(&mut self, steering: &Steering, now: Instant) -> Result<(), DataplaneError> {
+        let key = key(steering.address, steering.port, steering.protocol);
+        let id = self
+            .services
+            .get_or_take(&key)
+            .ok_or(DataplaneError::Full { what: "another service", limit: MAX_SERVICES - 1 })?;
+        let mut ids = Vec::with_capacity(steering.backends.len());
+        for backend in &steering.backends {
+            let identity = (id, words(backend.address), backend.port.to_be());
+            let number = self
+                .backends
+                .get_or_take(&identity)
+                .ok_or(DataplaneError::Full { what: "another backend", limit: MAX_BACKENDS - 1 })?;
+            self.write_backend(number, identity, backend);
+            ids.push((number, identity, backend.name.clone()));
+        }
+        let ring: Vec<u16> = steering
+            .ring
+            .iter()
+            .map(|&index| ids.get(usize::from(index)).map_or(0, |&(number, _, _)| number as u16))
+            .collect();
+        let before = self.steered.get(&steering.service);
+        let region = match before {
+            Some(before) if before.key == key => before.region,
+            _ => self.maps.find_service(key).map(|(_, service)| region_of(&service)).unwrap_or_default(),
+        };
+        let region = self.write_ring(&ring, region, now)?;
+        let known = BTreeSet::from_iter(ids.iter().map(|&(number, _, _)| number));
+        let steered = Steered { key, id, region, backends: ids };
+        let before = self.steered.insert(steering.service.clone(), steered);
+        match self.maps.find_service(key) {
+            Some((slot, _)) if before.as_ref().is_none_or(|before| before.key == key) => {
+                let word = ring_word(region);
+                if let Some(ring) = self.maps.services.element(slot).get(3) {
+                    ring.store(word);
+                }
+            }
+            _ => self.dirty = true,
+        }
+        if let Some(before) = before {
+            if before.key != key {
+                self.services.release(&before.key);
+            }
+            for (number, identity, _) in before.backends {
+                if !known.contains(&number) {
+                    self.free_backend(number, identity);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Steers a service no more. Takes effect with [`Dataplane::commit`].
+    pub(crate) fn unsteer(&mut self, service: &Name, now: Instant) {
+        let Some(steered) = self.steered.remove(service) else { return };
+        self.dirty = true;
+        self.regions.retire(steered.region, now);
+        self.services.release(&steered.key);
+        for (number, identity, _) in steered.backends {
+            self.free_backend(number, identity);
+        }
+    }
+
+    /// Tells the program whose frames are for this host and whose were steered already.
+    pub(crate) fn set_macs(&mut self, own: Vec<Own>, forwarders: Vec<[u8; 6]>) -> Result<(), DataplaneError> {
+        if own == self.own && forwarders == self.forwarders {
+            return Ok(());
+        }
+        let mut macs: Vec<(u64, MacOwner)> =
+            own.iter().map(|own| (mac_word(own.mac), MacOwner::Own)).collect();
+        macs.extend(
+            forwarders
+                .iter()
+                .filter(|mac| own.iter().all(|own| own.mac != **mac))
+                .map(|&mac| (mac_word(mac), MacOwner::Forwarder)),
+        );
+        let (seed, table) = placement::place_macs(&macs)
+            .ok_or(DataplaneError::Full { what: "another peer", limit: MAC_SLOTS / 4 })?;
+        let base = self.maps.spare(control::MACS, MAC_SLOTS);
+        for (slot, entry) in (base..).zip(table) {
+            if let [word] = self.maps.macs.element(slot) {
+                word.store(entry);
+            }
+        }
+        self.maps.switch(control::MACS, base, seed);
+        self.own = own;
+        self.forwarders = forwarders;
+        Ok(())
+    }
+
+    /// The interfaces' MACs that the program knows.
+    pub(crate) fn own(&self) -> &[Own] {
+        &self.own
+    }
+
+    /// The peers' MACs that the program knows.
+    pub(crate) fn forwarders(&self) -> &[[u8; 6]] {
+        &self.forwarders
+    }
+
+    /// Makes a changed set of services the one in use, and forgets what nobody configured.
+    pub(crate) fn commit(&mut self) -> Result<(), DataplaneError> {
+        if !self.dirty {
+            return Ok(());
+        }
+        let steered: Vec<&Steered> = self.steered.values().collect();
+        let keys: Vec<ServiceKey> = steered.iter().map(|steered| steered.key).collect();
+        let (seed, slots) = placement::place_services(&keys)
+            .ok_or(DataplaneError::Full { what: "another service", limit: MAX_SERVICES - 1 })?;
+        let base = self.maps.spare(control::SERVICES, SERVICE_SLOTS);
+        for slot in base..base + SERVICE_SLOTS {
+            if let Some(port_proto_id) = self.maps.services.element(slot).get(2) {
+                port_proto_id.store(0);
+            }
+        }
+        for (steered, slot) in steered.iter().zip(slots) {
+            let (addr, port_proto) = steered.key;
+            let service = Service {
+                addr,
+                port_proto,
+                id: steered.id,
+                ring: Shared::new(ring_word(steered.region)),
+                salt: hash::salt(addr, port_proto),
+                reserved: [0; 3],
+            };
+            write(self.maps.services.element(base + slot), service.words());
+        }
+        self.maps.switch(control::SERVICES, base, seed);
+        self.dirty = false;
+        self.forget_unknown();
+        Ok(())
+    }
+
+    /// Frees the numbers that an earlier daemon used and the configuration no longer has.
+    fn forget_unknown(&mut self) {
+        let services: BTreeSet<u32> = self.steered.values().map(|steered| steered.id).collect();
+        let stale: Vec<ServiceKey> = self
+            .services
+            .iter()
+            .filter(|(_, id)| !services.contains(id))
+            .map(|(&key, _)| key)
+            .collect();
+        for key in stale {
+            self.services.release(&key);
+        }
+        let backends: BTreeSet<u32> = self
+            .steered
+            .values()
+            .flat_map(|steered| steered.backends.iter().map(|&(number, _, _)| number))
+            .collect();
+        let stale: Vec<(BackendId, u32)> = self
+            .backends
+            .iter()
+            .filter(|(_, id)| !backends.contains(id))
+            .map(|(&identity, id)| (identity, id))
+            .collect();
+        for (identity, number) in stale {
+            self.free_backend(number, identity);
+        }
+    }
+
+    /// The daemon's sign of life.
+    pub(crate) fn heartbeat(&self, now: Instant) {
+        if let Some(word) = self.maps.control.element(0).get(control::HEARTBEAT) {
+            word.store(u64::try_from(now.since_origin().as_nanos()).unwrap_or(u64::MAX));
+        }
+    }
+
+    /// When the last daemon gave its last sign of life.
+    pub(crate) fn last_heartbeat(&self) -> Option<Instant> {
+        let word = self.maps.control.element(0).get(control::HEARTBEAT)?.load();
+        (word != 0).then(|| Instant::from_origin(std::time::Duration::from_nanos(word)))
+    }
+
+    fn write_backend(&mut self, number: u32, identity: BackendId, backend: &SteeredBackend) {
+        let (service, addr, port) = identity;
+        let source = backend
+            .next_hop
+            .and_then(|hop| self.own.iter().find(|own| own.ifindex == hop.ifindex))
+            .map_or(0, |own| mac_word(own.mac));
+        let element = self.maps.backends.element(number);
+        let [state, ..] = element else { return };
+        let was = state.load();
+        // A number that was free begins a new generation; one in use keeps it.
+        let generation = match BackendState::unpack(was) {
+            Some(state) => state.generation,
+            None => ((was >> 48) as u8).wrapping_add(1),
+        };
+        let mode = match backend.mode {
+            Mode::Dsr => abi::Mode::Dsr,
+            Mode::Local | Mode::Auto => abi::Mode::Local,
+        };
+        let mac = backend.next_hop.map_or(0, |hop| mac_word(hop.mac));
+        let state = BackendState { mac, generation, mode, alive: backend.alive };
+        let entry = Backend {
+            state: Shared::new(state.pack()),
+            source_mac: Shared::new(source),
+            ifindex: backend.next_hop.map_or(0, |hop| hop.ifindex),
+            service,
+            addr,
+            port,
+            ..Backend::default()
+        };
+        write(element, entry.words());
+    }
+
+    /// Frees a number; its generation stays, so that flows that name it are seen to be of before.
+    fn free_backend(&mut self, number: u32, identity: BackendId) {
+        if let [state, rest @ ..] = self.maps.backends.element(number) {
+            let generation = state.load() & 0xff << 48;
+            state.store(generation);
+            for word in rest {
+                word.store(0);
+            }
+        }
+        self.backends.release(&identity);
+    }
+
+    /// Puts a ring where nothing reads yet, unless `current` says the same.
+    fn write_ring(
+        &mut self,
+        ring: &[u16],
+        current: Region,
+        now: Instant,
+    ) -> Result<Region, DataplaneError> {
+        if self.maps.ring_is(current, ring) {
+            return Ok(current);
+        }
+        let slots = u32::try_from(ring.len()).unwrap_or(u32::MAX);
+        let region = if slots == 0 {
+            Region::default()
+        } else {
+            self.regions.take(slots, now).ok_or(DataplaneError::Full {
+                what: "another ring",
+                limit: RING_LINES * RING_LINE,
+            })?
+        };
+        for (line, ids) in (region.first..).zip(ring.chunks(RING_LINE as usize)) {
+            let words = ids.chunks(4).map(pack_ids);
+            for (word, value) in self.maps.rings.element(line).iter().zip(words) {
+                word.store(value);
+            }
+        }
+        self.regions.retire(current, now);
+        Ok(region)
+    }
+}
+
+impl Maps {
+    fn take(ebpf: &mut Ebpf) -> Result<Self, DataplaneError> {
+        let array = |name: &'static str| -> Result<Mapped, DataplaneError> {
+            let (_, value_size, entries, _) = maps::ALL
+                .into_iter()
+                .find(|&(map, ..)| map == name)
+                .ok_or_else(|| missing(name))?;
+            match ebpf.map(name) {
+                Some(Map::Array(data)) => Mapped::new(data.fd(), value_size, entries)
+                    .map_err(|source| DataplaneError::Map { map: name, source }),
+                _ => Err(missing(name)),
+            }
+        };
+        let control = array(maps::CONTROL)?;
+        let services = array(maps::SERVICES)?;
+        let backends = array(maps::BACKENDS)?;
+        let rings = array(maps::RINGS)?;
+        let flows4 = array(maps::FLOWS4)?;
+        let flows6 = array(maps::FLOWS6)?;
+        let macs = array(maps::MACS)?;
+        let mut stats = |name: &'static str| -> Result<_, DataplaneError> {
+            let map = ebpf.take_map(name).ok_or_else(|| missing(name))?;
+            PerCpuArray::try_from(map)
+                .map_err(|error| DataplaneError::Map { map: name, source: io::Error::other(error) })
+        };
+        let verdict_stats = stats(maps::VERDICT_STATS)?;
+        let service_stats = stats(maps::SERVICE_STATS)?;
+        let backend_stats = stats(maps::BACKEND_STATS)?;
+        Ok(Self {
+            control,
+            services,
+            backends,
+            rings,
+            flows4,
+            flows6,
+            macs,
+            verdict_stats,
+            service_stats,
+            backend_stats,
+        })
+    }
+
+    /// The first slot of the half that is not in use.
+    fn spare(&self, word: usize, half: u32) -> u32 {
+        let base = self.control.element(0).get(word).map_or(0, Shared::load) as u32;
+        if base == 0 { half } else { 0 }
+    }
+
+    fn switch(&self, word: usize, base: u32, seed: u32) {
+        if let Some(word) = self.control.element(0).get(word) {
+            word.store(u64::from(base) | u64::from(seed) << 32);
+        }
+    }
+
+    fn service(&self, slot: u32) -> Option<Service> {
+        let words = read(self.services.element(slot))?;
+        let service = Service::from_words(words);
+        (service.port_proto != 0).then_some(service)
+    }
+
+    fn services_in_use(&self) -> impl Iterator<Item = Service> {
+        let base = self.control.element(0).get(control::SERVICES).map_or(0, Shared::load) as u32;
+        (base..base + SERVICE_SLOTS).filter_map(|slot| self.service(slot))
+    }
+
+    /// The slot and entry of a service in the table in use.
+    fn find_service(&self, key: ServiceKey) -> Option<(u32, Service)> {
+        let table = self.control.element(0).get(control::SERVICES)?.load();
+        let (one, other) = hash::service_slots(key.0, key.1, (table >> 32) as u32);
+        [one, other].into_iter().find_map(|slot| {
+            let slot = table as u32 + slot;
+            let service = self.service(slot)?;
+            (service.addr == key.0 && service.port_proto == key.1).then_some((slot, service))
+        })
+    }
+
+    fn backend_state(&self, number: u32) -> Option<BackendState> {
+        BackendState::unpack(self.backends.element(number).first()?.load())
+    }
+
+    fn backends_in_use(&self) -> impl Iterator<Item = (u32, Backend)> {
+        (1..self.backends.len()).filter_map(|number| {
+            self.backend_state(number)?;
+            Some((number, Backend::from_words(read(self.backends.element(number))?)))
+        })
+    }
+
+    fn ring_is(&self, region: Region, ring: &[u16]) -> bool {
+        region.slots as usize == ring.len()
+            && (region.first..).zip(ring.chunks(RING_LINE as usize)).all(|(line, ids)| {
+                let words = self.rings.element(line);
+                ids.chunks(4).zip(words).all(|(ids, word)| {
+                    let mask = u64::MAX >> (64 - 16 * ids.len());
+                    word.load() & mask == pack_ids(ids) & mask
+                })
+            })
+    }
+}
+
+fn region_of(service: &Service) -> Region {
+    let (first, slots) = service.ring();
+    Region { first, slots }
+}
+
+fn ring_word(region: Region) -> u64 {
+    u64::from(region.slots) | u64::from(region.first) << 32
+}
+
+/// Up to four backend ids as they lie in memory.
+fn pack_ids(ids: &[u16]) -> u64 {
+    ids.iter().rev().fold(0, |word, &id| word << 16 | u64::from(id))
+}
+
+/// Writes an entry: its first word last, because that one says that it is valid.
+fn write(element: &[Shared], words: [u64; 8]) {
+    for (word, value) in element.iter().zip(words).rev() {
+        if word.load() != value {
+            word.store(value);
+        }
+    }
+}
+
+fn read(element: &[Shared]) -> Option<[u64; 8]> {
+    let words: &[Shared; 8] = element.try_into().ok()?;
+    Some(std::array::from_fn(|at| words[at].load()))
+}
+
+fn key(address: IpAddr, port: u16, protocol: Protocol) -> ServiceKey {
+    let number = match protocol {
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+    };
+    (words(address), Service::key(port.to_be(), number))
+}
+
+fn words(address: IpAddr) -> [u64; 2] {
+    addr_words(match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    })
+}
+
+fn missing(map: &'static str) -> DataplaneError {
+    DataplaneError::Map { map, source: io::Error::from(io::ErrorKind::NotFound) }
+}
+
+/// A random word that is not zero.
+fn random_word() -> Result<u64, DataplaneError> {
+    use io::Read;
+    let mut bytes = [0; 8];
+    fs::File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .map_err(|source| DataplaneError::Map { map: maps::CONTROL, source })?;
+    Ok(u64::from_ne_bytes(bytes) | 1)
+}

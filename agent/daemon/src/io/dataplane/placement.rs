@@ -1,0 +1,275 @@
+//! Where entries go: service slots, MAC slots, ids and rings. Pure; the maps are next door.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use steerd_core::time::Instant;
+use steerd_ebpf::{
+    abi::{MAC_SLOTS, MacOwner, RING_LINE, SERVICE_SLOTS},
+    hash,
+};
+
+/// How many seeds are tried before a placement is given up. At a quarter's load cuckoo placement
+/// fails about once in a thousand, so this is never reached within the limits of the ABI.
+const SEEDS: u32 = 10_000;
+
+/// A service's key in the program's table: address words, port and protocol.
+pub(super) type ServiceKey = ([u64; 2], u32);
+
+/// A placement of all services: a seed, and a slot for each of `keys`, in their order.
+///
+/// Cuckoo hashing with two choices (Pagh and Rodler, 2004): the program reads two slots, however
+/// many services there are.
+pub(super) fn place_services(keys: &[ServiceKey]) -> Option<(u32, Vec<u32>)> {
+    (1..SEEDS).find_map(|seed| place_with(keys, seed).map(|slots| (seed, slots)))
+}
+
+fn place_with(keys: &[ServiceKey], seed: u32) -> Option<Vec<u32>> {
+    let mut owner: Vec<Option<usize>> = vec![None; SERVICE_SLOTS as usize];
+    let mut slots = vec![0; keys.len()];
+    for first in 0..keys.len() {
+        let mut key = first;
+        let mut avoid = None;
+        let mut moves = 0;
+        loop {
+            let (addr, port_proto) = keys[key];
+            let (one, other) = hash::service_slots(addr, port_proto, seed);
+            let slot = if avoid == Some(one) { other } else { one };
+            let free = if owner[slot as usize].is_some() && owner[other as usize].is_none() {
+                other
+            } else {
+                slot
+            };
+            slots[key] = free;
+            match owner[free as usize].replace(key) {
+                None => break,
+                Some(evicted) => {
+                    key = evicted;
+                    avoid = Some(free);
+                }
+            }
+            moves += 1;
+            if moves > 64 {
+                return None;
+            }
+        }
+    }
+    Some(slots)
+}
+
+/// A MAC table without collisions: a seed and the table's entries. `None` if there are too many
+/// MACs for that.
+pub(super) fn place_macs(macs: &[(u64, MacOwner)]) -> Option<(u32, Vec<u64>)> {
+    (1..SEEDS).find_map(|seed| {
+        let mut table = vec![0; MAC_SLOTS as usize];
+        for &(mac, owner) in macs {
+            let slot = hash::mac_slot(mac, seed) as usize;
+            let entry = owner.entry(mac);
+            if table[slot] != 0 && table[slot] != entry {
+                return None;
+            }
+            table[slot] = entry;
+        }
+        Some((seed, table))
+    })
+}
+
+/// Small numbers for keys; a freed one is used again as late as possible, because flows may still
+/// name it.
+#[derive(Debug)]
+pub(super) struct Ids<K> {
+    used: BTreeMap<K, u32>,
+    free: VecDeque<u32>,
+}
+
+impl<K: Ord + Clone> Ids<K> {
+    /// The numbers 1 to `limit` - 1, of which `used` are taken.
+    pub(super) fn new(limit: u32, used: BTreeMap<K, u32>) -> Self {
+        let mut taken = vec![false; limit as usize];
+        for &id in used.values() {
+            if let Some(taken) = taken.get_mut(id as usize) {
+                *taken = true;
+            }
+        }
+        let free = (1..limit).filter(|&id| !taken[id as usize]).collect();
+        Self { used, free }
+    }
+
+    /// The number of `key`, a new one if it has none; `None` when all are taken.
+    pub(super) fn get_or_take(&mut self, key: &K) -> Option<u32> {
+        if let Some(&id) = self.used.get(key) {
+            return Some(id);
+        }
+        let id = self.free.pop_front()?;
+        self.used.insert(key.clone(), id);
+        Some(id)
+    }
+
+    pub(super) fn get(&self, key: &K) -> Option<u32> {
+        self.used.get(key).copied()
+    }
+
+    /// Gives a key's number back.
+    pub(super) fn release(&mut self, key: &K) -> Option<u32> {
+        let id = self.used.remove(key)?;
+        self.free.push_back(id);
+        Some(id)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, u32)> {
+        self.used.iter().map(|(key, &id)| (key, id))
+    }
+}
+
+/// A table's place in the rings map: its first line and its number of slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Region {
+    pub(super) first: u32,
+    pub(super) slots: u32,
+}
+
+impl Region {
+    pub(super) fn lines(self) -> u32 {
+        self.slots.div_ceil(RING_LINE)
+    }
+}
+
+/// How long a ring that was replaced is left alone: a packet on its way may still read it.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The free lines of the rings map.
+#[derive(Debug)]
+pub(super) struct Regions {
+    /// First line to number of lines, neighbours merged.
+    free: BTreeMap<u32, u32>,
+    retired: VecDeque<(Instant, Region)>,
+}
+
+impl Regions {
+    /// `lines` lines, of which `used` are taken.
+    pub(super) fn new(lines: u32, used: &mut [Region]) -> Self {
+        used.sort_unstable_by_key(|region| region.first);
+        let mut free = BTreeMap::new();
+        let mut next = 0;
+        for region in used {
+            if region.first > next {
+                free.insert(next, region.first - next);
+            }
+            next = next.max(region.first + region.lines());
+        }
+        if next < lines {
+            free.insert(next, lines - next);
+        }
+        Self { free, retired: VecDeque::new() }
+    }
+
+    /// Room for `slots` slots, first fit.
+    pub(super) fn take(&mut self, slots: u32, now: Instant) -> Option<Region> {
+        self.reclaim(now);
+        let wanted = Region { first: 0, slots }.lines();
+        let (&first, &lines) = self.free.iter().find(|&(_, &lines)| lines >= wanted)?;
+        self.free.remove(&first);
+        if lines > wanted {
+            self.free.insert(first + wanted, lines - wanted);
+        }
+        Some(Region { first, slots })
+    }
+
+    /// Gives a region back once no packet can be reading it.
+    pub(super) fn retire(&mut self, region: Region, now: Instant) {
+        if region.slots != 0 {
+            self.retired.push_back((now, region));
+        }
+    }
+
+    fn reclaim(&mut self, now: Instant) {
+        while let Some(&(since, region)) = self.retired.front()
+            && now.since(since) >= GRACE
+        {
+            self.retired.pop_front();
+            self.give(region);
+        }
+    }
+
+    fn give(&mut self, region: Region) {
+        let (mut first, mut lines) = (region.first, region.lines());
+        if let Some((&before, &size)) = self.free.range(..first).next_back()
+            && before + size == first
+        {
+            self.free.remove(&before);
+            first = before;
+            lines += size;
+        }
+        if let Some(size) = self.free.remove(&(first + lines)) {
+            lines += size;
+        }
+        self.free.insert(first, lines);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use steerd_ebpf::abi::{MAX_SERVICES, Service, addr_words, mac_word};
+
+    #[test]
+    fn as_many_services_as_the_abi_allows_find_a_place() {
+        let keys: Vec<ServiceKey> = (0..MAX_SERVICES - 1)
+            .map(|n| {
+                let [.., b, c] = n.to_be_bytes();
+                let addr = std::net::Ipv4Addr::new(10, 0, b, c).to_ipv6_mapped().octets();
+                (addr_words(addr), Service::key(443_u16.to_be(), 6))
+            })
+            .collect();
+        let (seed, slots) = place_services(&keys).expect("placed");
+        let mut seen = std::collections::BTreeSet::new();
+        for (&(addr, port_proto), &slot) in keys.iter().zip(&slots) {
+            let (one, other) = hash::service_slots(addr, port_proto, seed);
+            assert!(slot == one || slot == other, "where the program looks");
+            assert!(seen.insert(slot), "one service a slot");
+        }
+    }
+
+    #[test]
+    fn sixty_macs_find_a_place() {
+        let macs: Vec<(u64, MacOwner)> = (0..60_u8)
+            .map(|n| {
+                let owner = if n < 8 { MacOwner::Own } else { MacOwner::Forwarder };
+                (mac_word([2, 0, 0, 0, 1, n]), owner)
+            })
+            .collect();
+        let (seed, table) = place_macs(&macs).expect("placed");
+        for (mac, owner) in macs {
+            assert_eq!(table[hash::mac_slot(mac, seed) as usize], owner.entry(mac));
+        }
+    }
+
+    #[test]
+    fn ids_are_reused_late() {
+        let mut ids = Ids::new(5, BTreeMap::from([("a", 2)]));
+        assert_eq!(ids.get_or_take(&"a"), Some(2));
+        assert_eq!(ids.get_or_take(&"b"), Some(1));
+        assert_eq!(ids.release(&"b"), Some(1));
+        assert_eq!(ids.get_or_take(&"c"), Some(3));
+        assert_eq!(ids.get_or_take(&"d"), Some(4));
+        assert_eq!(ids.get_or_take(&"e"), Some(1), "the last of all");
+        assert_eq!(ids.get_or_take(&"f"), None);
+    }
+
+    #[test]
+    fn regions_wait_before_they_are_used_again() {
+        let at = |ms| Instant::from_origin(Duration::from_millis(ms));
+        let mut regions = Regions::new(4, &mut [Region { first: 1, slots: 40 }]);
+        let first = regions.take(32, at(0)).expect("a line before");
+        assert_eq!(first.first, 0);
+        let last = regions.take(5, at(0)).expect("a line behind");
+        assert_eq!(last.first, 3);
+        assert!(regions.take(1, at(0)).is_none());
+        regions.retire(first, at(0));
+        regions.retire(Region { first: 1, slots: 40 }, at(0));
+        assert!(regions.take(1, at(999)).is_none(), "a packet may still read it");
+        assert_eq!(regions.take(96, at(1000)), Some(Region { first: 0, slots: 96 }), "merged");
+    }
+}

@@ -1,0 +1,255 @@
+//! What people see of the maps: counters, flows, dumps.
+
+use std::collections::BTreeMap;
+
+use aya::{Pod, maps::{MapData, MapType, PerCpuArray}};
+use steerd_core::{
+    api::{Flow, Flows, FlowsQuery, MapDump, MapEntry, MapInfo, Maps as MapList, VerdictCount},
+    config::Name,
+};
+use steerd_ebpf::{
+    abi::{Counter, maps},
+    flow,
+    inspect,
+    verdict::Verdict,
+};
+
+use super::{Dataplane, Mapped};
+
+/// A [`Counter`] as aya reads it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct Counts(Counter);
+
+// SAFETY: two words without padding; any bits are valid.
+unsafe impl Pod for Counts {}
+
+impl Dataplane {
+    /// What was done with packets, by verdict, zero ones left out.
+    pub(crate) fn verdicts(&self) -> Vec<VerdictCount> {
+        let counts = |verdict: Verdict| sum(&self.maps.verdict_stats, verdict as u32);
+        Verdict::ALL
+            .into_iter()
+            .map(|verdict| (verdict, counts(verdict)))
+            .filter(|(_, counter)| counter.packets != 0)
+            .map(|(verdict, Counter { packets, bytes })| VerdictCount {
+                verdict: verdict.name().to_owned(),
+                packets,
+                bytes,
+            })
+            .collect()
+    }
+
+    /// Packets and bytes of a service.
+    pub(crate) fn service_counter(&self, service: &Name) -> Counter {
+        match self.steered.get(service) {
+            Some(steered) => sum(&self.maps.service_stats, steered.id),
+            None => Counter::default(),
+        }
+    }
+
+    /// Packets and bytes of a backend.
+    pub(crate) fn backend_counter(&self, service: &Name, backend: &Name) -> Counter {
+        let number = self
+            .steered
+            .get(service)
+            .and_then(|steered| steered.backends.iter().find(|(_, _, name)| name == backend));
+        match number {
+            Some(&(number, _, _)) => sum(&self.maps.backend_stats, number),
+            None => Counter::default(),
+        }
+    }
+
+    /// The flows that fit a query; it is refused in words where it names what is not there.
+    pub(crate) fn flows(&self, query: &FlowsQuery) -> Result<Flows, String> {
+        self.check(query)?;
+        let services: BTreeMap<u32, &Name> =
+            self.steered.iter().map(|(name, steered)| (steered.id, name)).collect();
+        let backends: BTreeMap<u32, &Name> = self
+            .steered
+            .values()
+            .flat_map(|steered| steered.backends.iter())
+            .map(|(number, _, name)| (*number, name))
+            .collect();
+        let named = |names: &BTreeMap<u32, &Name>, id: u16| {
+            names.get(&u32::from(id)).map_or_else(|| id.to_string(), ToString::to_string)
+        };
+        let fits = |wanted: &Option<String>, name: &str| {
+            wanted.as_deref().is_none_or(|wanted| wanted == name)
+        };
+        let limit = query.limit() as usize;
+        let clock = Clock::read();
+        let mut found = Flows { total: 0, flows: Vec::new() };
+        let four = entries(&self.maps.flows4, 2).filter_map(|entry| inspect::flow4(&entry));
+        let six = entries(&self.maps.flows6, 4).filter_map(|entry| inspect::flow6(&entry));
+        for flow in four.chain(six) {
+            let service = named(&services, flow.service);
+            let backend = named(&backends, flow.backend);
+            if !fits(&query.service, &service) || !fits(&query.backend, &backend) {
+                continue;
+            }
+            found.total += 1;
+            if found.flows.len() < limit {
+                found.flows.push(Flow {
+                    client: flow.client,
+                    client_port: flow.client_port,
+                    service,
+                    backend,
+                    state: inspect::state_name(flow.state).to_owned(),
+                    idle_s: clock.seconds_since(flow.seen),
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    fn check(&self, query: &FlowsQuery) -> Result<(), String> {
+        // A number is what is shown where no name is known.
+        let is_number = |wanted: &str| wanted.parse::<u16>().is_ok();
+        let is_service = |wanted: &str| self.steered.keys().any(|name| name.as_str() == wanted);
+        let is_backend = |wanted: &str| {
+            let mut backends = self.steered.values().flat_map(|steered| &steered.backends);
+            backends.any(|(.., name)| name.as_str() == wanted)
+        };
+        match (query.service.as_deref(), query.backend.as_deref()) {
+            (Some(service), _) if !is_service(service) && !is_number(service) => {
+                Err(format!("no service {service}: `steerctl services` lists them"))
+            }
+            (_, Some(backend)) if !is_backend(backend) && !is_number(backend) => {
+                Err(format!("no backend {backend}: `steerctl backends` lists them"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The maps.
+    pub(crate) fn map_list(&self) -> MapList {
+        let infos = maps::ALL.into_iter().filter_map(|(name, value_size, entries, purpose)| {
+            let path = self.config.bpf_dir.join(steerd_ebpf::abi::PIN_DIR).join(name);
+            let info = aya::maps::MapInfo::from_pin(path).ok()?;
+            Some(MapInfo {
+                name: name.to_owned(),
+                id: info.id(),
+                map_type: match info.map_type() {
+                    Ok(MapType::PerCpuArray) => "percpu-array".to_owned(),
+                    Ok(MapType::Array) => "array".to_owned(),
+                    _ => "unknown".to_owned(),
+                },
+                key_size: info.key_size(),
+                value_size: u32::try_from(value_size).unwrap_or_default(),
+                max_entries: entries,
+                purpose: purpose.to_owned(),
+            })
+        });
+        MapList { maps: infos.collect() }
+    }
+
+    /// The entries of a map that are in use, decoded, from an index on; refused in words where
+    /// there is no such map.
+    pub(crate) fn map_dump(&self, name: &str, from: u64) -> Result<MapDump, String> {
+        let source = match name {
+            maps::CONTROL => Source::Mapped(&self.maps.control),
+            maps::SERVICES => Source::Mapped(&self.maps.services),
+            maps::BACKENDS => Source::Mapped(&self.maps.backends),
+            maps::RINGS => Source::Mapped(&self.maps.rings),
+            maps::FLOWS4 => Source::Mapped(&self.maps.flows4),
+            maps::FLOWS6 => Source::Mapped(&self.maps.flows6),
+            maps::MACS => Source::Mapped(&self.maps.macs),
+            maps::VERDICT_STATS => Source::Counters(&self.maps.verdict_stats),
+            maps::SERVICE_STATS => Source::Counters(&self.maps.service_stats),
+            maps::BACKEND_STATS => Source::Counters(&self.maps.backend_stats),
+            _ => return Err(format!("no map {name}: `steerctl maps list` lists them")),
+        };
+        let mut dump = MapDump { name: name.to_owned(), entries: Vec::new(), next: None };
+        let first = u32::try_from(from).unwrap_or(u32::MAX);
+        for key in first..source.len() {
+            if dump.entries.len() >= MapDump::MAX_ENTRIES {
+                dump.next = Some(u64::from(key));
+                break;
+            }
+            let Some(bytes) = source.bytes(key) else { continue };
+            for fields in inspect::decode(name, key, &bytes) {
+                let fields =
+                    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+                dump.entries.push(MapEntry { key: u64::from(key), fields });
+            }
+        }
+        Ok(dump)
+    }
+}
+
+/// Where a dump reads.
+enum Source<'m> {
+    Mapped(&'m Mapped),
+    Counters(&'m PerCpuArray<MapData, Counts>),
+}
+
+impl Source<'_> {
+    fn len(&self) -> u32 {
+        match self {
+            Self::Mapped(mapped) => mapped.len(),
+            Self::Counters(counters) => counters.len(),
+        }
+    }
+
+    /// An element's bytes; `None` if they are all zero.
+    fn bytes(&self, key: u32) -> Option<Vec<u8>> {
+        match self {
+            Self::Mapped(mapped) => {
+                let used = mapped.element(key).iter().any(|word| word.load() != 0);
+                used.then(|| mapped.bytes(key))
+            }
+            Self::Counters(counters) => {
+                let Counter { packets, bytes } = sum(counters, key);
+                (packets != 0).then(|| [packets.to_ne_bytes(), bytes.to_ne_bytes()].concat())
+            }
+        }
+    }
+}
+
+/// The sum over all CPUs; zero where the kernel does not answer.
+fn sum(counters: &PerCpuArray<MapData, Counts>, index: u32) -> Counter {
+    let Ok(values) = counters.get(&index, 0) else { return Counter::default() };
+    values.iter().fold(Counter::default(), |sum, Counts(counter)| Counter {
+        packets: sum.packets.wrapping_add(counter.packets),
+        bytes: sum.bytes.wrapping_add(counter.bytes),
+    })
+}
+
+/// The entries, of so many words each, whose last word is not zero.
+fn entries(mapped: &Mapped, words: usize) -> impl Iterator<Item = Vec<u8>> {
+    mapped
+        .all()
+        .chunks_exact(words)
+        .filter(|entry| entry.last().is_some_and(|value| value.load() != 0))
+        .map(|entry| entry.iter().flat_map(|word| word.load().to_ne_bytes()).collect())
+}
+
+/// The kernel's jiffies, as seen from here.
+struct Clock {
+    now: u32,
+    hz: u64,
+}
+
+impl Clock {
+    fn read() -> Self {
+        use nix::time::{ClockId, clock_getres, clock_gettime};
+        // The coarse clocks tick once a jiffy.
+        let tick = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).map_or(4_000_000, |res| res.tv_nsec());
+        let hz = 1_000_000_000 / u64::try_from(tick).unwrap_or(4_000_000).max(1);
+        let monotonic = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| {
+            u64::try_from(time.tv_sec()).unwrap_or(0) * hz
+                + u64::try_from(time.tv_nsec()).unwrap_or(0) * hz / 1_000_000_000
+        });
+        // Jiffies begin five minutes before their lower 32 bits wrap (INITIAL_JIFFIES).
+        let initial = u64::from(0_u32.wrapping_sub(300 * hz as u32));
+        Self { now: flow::seen(initial.wrapping_add(monotonic)), hz }
+    }
+
+    fn seconds_since(&self, seen: u32) -> u64 {
+        let age = u64::from(flow::age(self.now, seen));
+        // A packet of this very moment may be ahead of the clock read before.
+        let age = if age > 0xf_fff0 { 0 } else { age };
+        (age << flow::SEEN_SHIFT) / self.hz
+    }
+}
