@@ -1,4 +1,4 @@
-//! The configuration: TOML text -> [`raw`] types with spans -> [`validate`] -> the valid types below.
+//! The configuration: TOML text -> `raw` types with spans -> `validate` -> the valid types below.
 //!
 //! A value of these types has been checked: names are unique, references resolve, addresses and
 //! families fit, durations are in range. Parsing reports every mistake at once, each with file,
@@ -8,9 +8,11 @@ mod error;
 mod raw;
 mod reader;
 mod scalar;
+mod schema;
 #[cfg(test)]
 mod tests;
 mod validate;
+mod words;
 
 use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -85,7 +87,9 @@ impl Config {
     /// The virtual router called `name`.
     #[must_use]
     pub fn virtual_router(&self, name: &Name) -> Option<&VirtualRouter> {
-        self.virtual_routers.iter().find(|router| router.name == *name)
+        self.virtual_routers
+            .iter()
+            .find(|router| router.name == *name)
     }
 }
 
@@ -180,7 +184,9 @@ impl VirtualRouter {
     /// Whether its addresses are IPv6.
     #[must_use]
     pub fn is_ipv6(&self) -> bool {
-        self.addresses.first().is_some_and(|net| net.addr().is_ipv6())
+        self.addresses
+            .first()
+            .is_some_and(|net| net.addr().is_ipv6())
     }
 }
 

@@ -1,0 +1,396 @@
+//! Tests of the configuration as a whole: bad files with what they must report, the examples and
+//! the documentation against the code, and anything at all as input.
+
+mod bad;
+mod examples;
+
+use std::{collections::BTreeSet, fmt::Write as _};
+
+use proptest::prelude::*;
+
+use super::{
+    Config, ConfigErrors,
+    schema::{FILE, SCHEMAS},
+};
+
+const STEERD: &str = include_str!("../../../../config/steerd.toml");
+const BACKUP: &str = include_str!("../../../../config/examples/backup.toml");
+const FAST: &str = include_str!("../../../../config/examples/fast.toml");
+const DUAL_STACK: &str = include_str!("../../../../config/examples/dual-stack.toml");
+const REFERENCE: &str = include_str!("../../../../docs/configuration.md");
+
+fn parse(text: &str) -> Result<Config, ConfigErrors> {
+    Config::parse("steerd.toml", text, "host-1")
+}
+
+fn valid(text: &str) -> Config {
+    parse(text).unwrap_or_else(|errors| panic!("{text}\n{errors}"))
+}
+
+/// The mistakes as `line:column: message`.
+fn mistakes(text: &str) -> Vec<String> {
+    let errors = parse(text).expect_err(text);
+    errors
+        .lines()
+        .map(|line| line.strip_prefix("steerd.toml:").unwrap().to_owned())
+        .collect()
+}
+
+/// The part of the reference on a table.
+fn section(table: &str) -> &'static str {
+    let heading = format!("\n## `{table}`\n");
+    let from = REFERENCE
+        .find(&heading)
+        .unwrap_or_else(|| panic!("no section on {table}"));
+    let rest = &REFERENCE[from + heading.len()..];
+    rest.split("\n## ").next().unwrap()
+}
+
+#[test]
+fn every_key_is_in_the_reference_and_no_other() {
+    let tables = SCHEMAS.iter().filter(|schema| !schema.table.is_empty());
+    for schema in tables
+        .clone()
+        .filter(|schema| !schema.table.starts_with("announce"))
+    {
+        let mut known: BTreeSet<&str> = schema.keys.iter().copied().collect();
+        known.remove("backend"); // has a section of its own
+        if schema.keys.contains(&"announce") {
+            known.extend(
+                tables
+                    .clone()
+                    .filter(|s| s.table.starts_with("announce"))
+                    .flat_map(|s| s.keys),
+            );
+        }
+        let rows = section(schema.table)
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        assert_eq!(rows.collect::<BTreeSet<_>>(), known, "{}", schema.table);
+    }
+}
+
+/// The console block of the reference is what the code prints.
+#[test]
+fn the_reference_shows_a_real_report() {
+    let text = "[[virtual_router]]\nname = \"game\"\ninterface = \"eth0\"\nvrid = 51\n\n\naddresses = [\"192.168.1.25/24\"]\nprioritty = 110\n\n\n\n[probe.health]\ninterval = 5\ntype = \"tcp\"\n";
+    let report = parse(text).unwrap_err().to_string();
+    assert!(
+        REFERENCE.contains(&format!("$ steerctl check steerd.toml\n{report}\n```")),
+        "{report}"
+    );
+}
+
+/// Writes a configuration out again, every key of it.
+fn render(config: &Config) -> String {
+    use super::{LogFormat, Mode, ProbeKind, TlsCheck, XdpMode};
+    let quoted = |text: &str| toml::Value::from(text).to_string();
+    let list = |items: Vec<String>| format!("[{}]", items.join(", "));
+    let mut out = String::new();
+    let mut line = |key: &str, value: String| {
+        if key.is_empty() {
+            writeln!(out, "{value}")
+        } else {
+            writeln!(out, "{key} = {value}")
+        }
+        .unwrap();
+    };
+    let duration = |d: std::time::Duration| format!("\"{}ns\"", d.as_nanos());
+    line("", "[node]".into());
+    line("name", quoted(config.node.name.as_str()));
+    line(
+        "state_dir",
+        quoted(&config.node.state_dir.to_string_lossy()),
+    );
+    line("", "[control]".into());
+    line("socket", quoted(&config.control.socket.to_string_lossy()));
+    if let Some(group) = &config.control.viewer_group {
+        line("viewer_group", quoted(group));
+    }
+    if let Some(group) = &config.control.admin_group {
+        line("admin_group", quoted(group));
+    }
+    line("", "[log]".into());
+    line("level", quoted(&config.log.level));
+    line(
+        "format",
+        quoted(match config.log.format {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        }),
+    );
+    line("", "[dataplane]".into());
+    line(
+        "interfaces",
+        list(
+            config
+                .dataplane
+                .interfaces
+                .iter()
+                .map(|i| quoted(i.as_str()))
+                .collect(),
+        ),
+    );
+    line(
+        "xdp_mode",
+        quoted(match config.dataplane.xdp_mode {
+            XdpMode::Auto => "auto",
+            XdpMode::Driver => "driver",
+            XdpMode::Generic => "generic",
+        }),
+    );
+    line(
+        "bpf_dir",
+        quoted(&config.dataplane.bpf_dir.to_string_lossy()),
+    );
+    for router in &config.virtual_routers {
+        line("", "[[virtual_router]]".into());
+        line("name", quoted(router.name.as_str()));
+        line("interface", quoted(router.interface.as_str()));
+        line("vrid", router.vrid.to_string());
+        line("priority", router.priority.to_string());
+        line("advert_interval", duration(router.advert_interval));
+        line("preempt", router.preempt.to_string());
+        line(
+            "addresses",
+            list(
+                router
+                    .addresses
+                    .iter()
+                    .map(|a| format!("\"{a}\""))
+                    .collect(),
+            ),
+        );
+        line(
+            "peers",
+            list(router.peers.iter().map(|a| format!("\"{a}\"")).collect()),
+        );
+        if let Some(source) = router.source {
+            line("source", format!("\"{source}\""));
+        }
+        let announce = router.announce;
+        line("announce.count", announce.count.to_string());
+        line("announce.interval", duration(announce.interval));
+        line("announce.repeat_after", duration(announce.repeat_after));
+    }
+    let mut probes = BTreeSet::new();
+    for probe in config.services.iter().flat_map(|service| &service.probes) {
+        if !probes.insert(&probe.name) {
+            continue;
+        }
+        line("", format!("[probe.{}]", quoted(probe.name.as_str())));
+        let mut tls_keys = |tls: &Option<TlsCheck>| {
+            let Some(tls) = tls else { return };
+            line("verify", tls.verify.to_string());
+            if let Some(name) = &tls.server_name {
+                line("server_name", quoted(name));
+            }
+            if let Some(file) = &tls.ca_file {
+                line("ca_file", quoted(&file.to_string_lossy()));
+            }
+        };
+        let (kind, path, host) = match &probe.kind {
+            ProbeKind::Tcp => ("tcp", None, None),
+            ProbeKind::Http(http) => {
+                tls_keys(&http.tls);
+                line("method", quoted(&http.method));
+                line(
+                    "status",
+                    list(
+                        http.status
+                            .iter()
+                            .map(|(low, high)| format!("\"{low}-{high}\""))
+                            .collect(),
+                    ),
+                );
+                if let Some(needle) = &http.body_contains {
+                    line("body_contains", quoted(needle));
+                }
+                (
+                    if http.tls.is_some() { "https" } else { "http" },
+                    Some(&http.path),
+                    http.host.as_ref(),
+                )
+            }
+            ProbeKind::WebSocket(ws) => {
+                tls_keys(&ws.tls);
+                (
+                    if ws.tls.is_some() {
+                        "websockets"
+                    } else {
+                        "websocket"
+                    },
+                    Some(&ws.path),
+                    ws.host.as_ref(),
+                )
+            }
+        };
+        line("type", quoted(kind));
+        if let Some(path) = path {
+            line("path", quoted(path));
+        }
+        if let Some(host) = host {
+            line("host", quoted(host));
+        }
+        if let Some(port) = probe.port {
+            line("port", port.to_string());
+        }
+        line("interval", duration(probe.interval));
+        line("fast_interval", duration(probe.fast_interval));
+        line("timeout", duration(probe.timeout));
+        line("rise", probe.rise.to_string());
+        line("fall", probe.fall.to_string());
+        line("jitter", probe.jitter.to_string());
+    }
+    for service in &config.services {
+        line("", "[[service]]".into());
+        line("name", quoted(service.name.as_str()));
+        line("address", format!("\"{}\"", service.address));
+        line("port", service.port.to_string());
+        line("protocol", format!("\"{}\"", service.protocol));
+        line("virtual_router", quoted(service.virtual_router.as_str()));
+        line("min_healthy", service.min_healthy.to_string());
+        line("ring_size", service.ring_size.to_string());
+        line(
+            "probes",
+            list(
+                service
+                    .probes
+                    .iter()
+                    .map(|p| quoted(p.name.as_str()))
+                    .collect(),
+            ),
+        );
+        for backend in &service.backends {
+            line("", "[[service.backend]]".into());
+            line("name", quoted(backend.name.as_str()));
+            line("address", format!("\"{}\"", backend.address));
+            line("port", backend.port.to_string());
+            line("weight", backend.weight.to_string());
+            line("tier", backend.tier.to_string());
+            line(
+                "mode",
+                quoted(match backend.mode {
+                    Mode::Auto => "auto",
+                    Mode::Local => "local",
+                    Mode::Dsr => "dsr",
+                }),
+            );
+        }
+    }
+    out
+}
+
+/// What must hold for any text: a configuration that survives being written out, or mistakes that
+/// have a place and can be shown.
+fn check_any(text: &str) {
+    match parse(text) {
+        Ok(config) => assert_eq!(valid(&render(&config)), config),
+        Err(errors) => {
+            assert!(
+                !errors.mistakes().is_empty(),
+                "refused without a reason: {text}"
+            );
+            assert_eq!(errors.lines().count(), errors.mistakes().len());
+            assert!(errors.to_string().lines().count() > errors.mistakes().len());
+        }
+    }
+}
+
+#[test]
+fn the_examples_survive_being_written_out() {
+    for text in [STEERD, BACKUP, FAST, DUAL_STACK] {
+        assert_eq!(valid(&render(&valid(text))), valid(text));
+    }
+}
+
+/// A byte position as a character boundary of `text`.
+fn boundary(text: &str, at: usize) -> usize {
+    text.floor_char_boundary(at % (text.len() + 1))
+}
+
+/// Values that are good for one key and bad for others.
+fn any_value() -> impl Strategy<Value = String> {
+    let words = [
+        "0",
+        "1",
+        "255",
+        "256",
+        "65537",
+        "-1",
+        "0.3",
+        "nan",
+        "true",
+        "[]",
+        "{}",
+        "[[]]",
+        "\"\"",
+        "\"5s\"",
+        "\"1ns\"",
+        "\"99999999h\"",
+        "\"10ms\"",
+        "\"::1\"",
+        "\"fe80::1/64\"",
+        "\"127.0.0.1\"",
+        "\"192.168.1.25\"",
+        "\"192.168.1.25/24\"",
+        "[\"192.168.1.25/24\", \"fd00::1/64\"]",
+        "\"tcp\"",
+        "\"udp\"",
+        "\"websockets\"",
+        "\"local\"",
+        "\"game\"",
+        "[\"game-health\"]",
+        "\"\\u0000\\n\"",
+        "2001-01-01",
+        "9223372036854775808",
+        "'''\n'''",
+    ];
+    proptest::sample::select(words.to_vec()).prop_map(str::to_owned)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_text(text in any::<String>()) {
+        check_any(&text);
+    }
+
+    /// Text of what TOML is made of gets further than any text does.
+    #[test]
+    fn any_toml_like_text(text in "([\\[\\]{}=.,#\"'\\\\\r\n \tä]|name|service|probe|virtual_router|x|1|0x|nan){0,60}") {
+        check_any(&text);
+    }
+
+    #[test]
+    fn any_damage(from in any::<usize>(), length in 0_usize..200, put in "\\PC{0,8}|[\\[\\]={}\"'\n#.]{0,4}") {
+        let from = boundary(FAST, from);
+        let until = FAST.floor_char_boundary((from + length).min(FAST.len()));
+        check_any(&format!("{}{put}{}", &FAST[..from], &FAST[until.max(from)..]));
+    }
+
+    /// Any value for any key, up to six at a time.
+    #[test]
+    fn any_values(changes in prop::collection::vec((any::<usize>(), any_value()), 1..6)) {
+        let mut lines: Vec<String> = STEERD.lines().map(str::to_owned).collect();
+        let keys: Vec<usize> = (0..lines.len()).filter(|&at| !lines[at].starts_with('#') && lines[at].contains(" = ")).collect();
+        for (which, value) in changes {
+            let at = keys[which % keys.len()];
+            let key = lines[at].split(" = ").next().unwrap().to_owned();
+            lines[at] = format!("{key} = {value}");
+        }
+        check_any(&lines.join("\n"));
+    }
+
+    /// Lines dropped or doubled.
+    #[test]
+    fn any_lines(edits in prop::collection::vec((any::<usize>(), any::<bool>()), 1..8)) {
+        let mut lines: Vec<&str> = DUAL_STACK.lines().collect();
+        for (at, double) in edits {
+            let at = at % lines.len();
+            if double { lines.insert(at, lines[at]) } else { _ = lines.remove(at) }
+        }
+        check_any(&lines.join("\n"));
+    }
+}

@@ -1,0 +1,251 @@
+//! Bad files, each with what it must report.
+//!
+//! `agent/core/tests/config/mistakes.txt` says for each what to change in `base.toml` and which
+//! mistakes that makes, in order:
+//!
+//! ```text
+//! - the lines to replace, which are there once
+//! + the lines instead of them
+//! ! line:column: message
+//! ? help for it
+//! ```
+
+use super::*;
+
+/// A valid file, small enough to count its lines.
+const BASE: &str = include_str!("../../../tests/config/base.toml");
+
+const CASES: &str = include_str!("../../../tests/config/mistakes.txt");
+
+#[test]
+fn every_bad_file_reports_its_mistakes() {
+    valid(BASE);
+    let is_case = |block: &&str| block.starts_with('-');
+    let cases: Vec<&str> = CASES.split("\n\n").filter(is_case).collect();
+    assert!(cases.len() >= 145, "{} cases", cases.len());
+    let failures: Vec<String> = cases.iter().filter_map(|case| failure(case)).collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// What differs from what `case` expects.
+fn failure(case: &str) -> Option<String> {
+    let (mut from, mut to) = (String::new(), String::new());
+    let mut text = BASE.to_owned();
+    let mut expected = String::new();
+    for line in case.lines().chain(["-"]) {
+        let (sign, rest) = line.split_at(line.len().min(2));
+        if sign.trim() == "-" && !to.is_empty() || sign == "! " {
+            change(&mut text, &mut from, &mut to);
+        }
+        match sign.trim() {
+            "-" => writeln!(from, "{rest}").unwrap(),
+            "+" => writeln!(to, "{rest}").unwrap(),
+            "!" | "?" => writeln!(expected, "{line}").unwrap(),
+            _ => panic!("what is {line:?}?"),
+        }
+    }
+    let errors = match parse(&text) {
+        Ok(_) => return Some(format!("{case}\n=> no mistake at all\n")),
+        Err(errors) => errors,
+    };
+    let mut found = String::new();
+    for (line, mistake) in errors.lines().zip(errors.mistakes()) {
+        writeln!(found, "! {}", line.strip_prefix("steerd.toml:").unwrap()).unwrap();
+        if let Some(help) = &mistake.help {
+            writeln!(found, "? {help}").unwrap();
+        }
+    }
+    (found != expected).then(|| format!("{case}\n=>\n{found}"))
+}
+
+fn change(text: &mut String, from: &mut String, to: &mut String) {
+    if from.is_empty() {
+        return;
+    }
+    assert_eq!(
+        text.matches(from.as_str()).count(),
+        1,
+        "must be there once:\n{from}"
+    );
+    *text = text.replace(from.as_str(), to);
+    from.clear();
+    to.clear();
+}
+
+#[test]
+fn limits() {
+    let many =
+        |count: usize, one: &dyn Fn(usize) -> String| -> String { (0..count).map(one).collect() };
+
+    let addresses = |count| {
+        let list = many(count, &|n| format!("\"10.0.0.{}/24\", ", n + 1));
+        BASE.replace("\"192.168.1.30/24\"", &list)
+    };
+    valid(&addresses(31));
+    assert_eq!(
+        mistakes(&addresses(32)),
+        ["9:520: more than 32 `addresses`"]
+    );
+
+    let interfaces = |count| {
+        let list = many(count, &|n| format!("\"eth{n}\", "));
+        BASE.replace(
+            "[dataplane]",
+            &format!("[dataplane]\ninterfaces = [{list}]"),
+        )
+    };
+    valid(&interfaces(16));
+    assert_eq!(
+        mistakes(&interfaces(17)),
+        ["5:149: more than 16 `interfaces`"]
+    );
+
+    let routers = |count| {
+        let router = |n| {
+            format!(
+                "[[virtual_router]]\nname = \"r{n}\"\ninterface = \"eth0\"\nvrid = {}\naddresses = [\"10.0.0.{}/24\"]\n",
+                n + 100,
+                n + 1
+            )
+        };
+        format!("{BASE}{}", many(count, &router))
+    };
+    valid(&routers(63));
+    assert_eq!(
+        mistakes(&routers(64)),
+        ["340:1: more than 64 `[[virtual_router]]`"]
+    );
+
+    let services = |count| {
+        let service = |n| {
+            format!(
+                "[[service]]\nname = \"s{n}\"\naddress = \"192.168.1.25\"\nport = {}\n[[service.backend]]\nname = \"b\"\naddress = \"192.168.1.26\"\n",
+                n + 10_000
+            )
+        };
+        format!("{BASE}{}", many(count, &service))
+    };
+    assert_eq!(valid(&services(4095)).services.len(), 4096);
+    assert_eq!(
+        mistakes(&services(4096)),
+        ["28690:1: more than 4096 `[[service]]`"]
+    );
+
+    let backends = |count| {
+        let backend = |n| {
+            format!(
+                "[[service.backend]]\nname = \"b{n}\"\naddress = \"10.1.{}.{}\"\n",
+                n / 256,
+                n % 256
+            )
+        };
+        format!("{BASE}{}", many(count, &backend))
+    };
+    assert_eq!(valid(&backends(1022)).services[0].backends.len(), 1024);
+    assert_eq!(
+        mistakes(&backends(1023)),
+        ["3091:1: more than 1024 `[[service.backend]]`"]
+    );
+
+    let small_ring = |count| backends(count).replace("port = 8765", "port = 8765\nring_size = 101");
+    valid(&small_ring(99));
+    assert_eq!(
+        mistakes(&small_ring(100)),
+        ["18:13: a ring of 101 has no place for 102 backends"]
+    );
+}
+
+#[test]
+fn five_mistakes_are_five() {
+    let text = include_str!("../../../tests/config/five-mistakes.toml");
+    let errors = parse(text).unwrap_err();
+    let expected = include_str!("../../../tests/config/five-mistakes.txt");
+    assert_eq!(format!("{errors}\n"), expected);
+    assert_eq!(errors.mistakes().len(), 5);
+    assert_eq!(
+        errors.lines().collect::<Vec<_>>(),
+        [
+            "steerd.toml:5:1: unknown key `colour` in [log]",
+            "steerd.toml:11:12: `priority` must be an integer from 1 to 254, found the string `110`",
+            "steerd.toml:18:11: `timeout` (2s) is above the probe's `interval` (500ms)",
+            "steerd.toml:20:1: missing key `port` in [[service]]",
+            "steerd.toml:23:11: there is no probe `helth`",
+        ]
+    );
+}
+
+/// What looks like one of the mistakes above, and is none.
+#[test]
+fn good_files_that_look_bad() {
+    let with = |from: &str, to: &str| {
+        assert_eq!(BASE.matches(from).count(), 1, "{from}");
+        valid(&BASE.replace(from, to))
+    };
+    let more = |text: &str| valid(&format!("{BASE}{text}"));
+    let service = "[[service]]\nname = \"b\"\naddress = \"192.168.1.25\"\n";
+    let backend = "[[service.backend]]\nname = \"a\"\naddress = \"192.168.1.26\"\n";
+
+    // The same port for the other protocol, checked over TCP.
+    more(&format!(
+        "{service}port = 8765\nprotocol = \"udp\"\nprobes = [\"ws\", \"health\"]\n{backend}"
+    ));
+    // The same server for another service.
+    more(&format!("{service}port = 8766\n{backend}"));
+    // The same vrid for the other family, and on another interface; the same link-local address on
+    // another interface, where the service must say which.
+    let router = |name: &str, interface: &str, addresses: &str| {
+        format!(
+            "[[virtual_router]]\nname = \"{name}\"\ninterface = \"{interface}\"\nvrid = 51\naddresses = [{addresses}]\n"
+        )
+    };
+    let config = more(&format!(
+        "{}{}{}port = 1\nvirtual_router = \"v6b\"\n[[service.backend]]\nname = \"a\"\naddress = \"fd00::2\"\n",
+        router("v6a", "eth0", "\"fe80::1/64\", \"fd00::1/64\""),
+        router("v6b", "eth1", "\"fe80::1/64\""),
+        service.replace("192.168.1.25", "fe80::1"),
+    ));
+    assert_eq!(config.services[1].virtual_router.as_str(), "v6b");
+    let interfaces: Vec<&str> = config
+        .dataplane
+        .interfaces
+        .iter()
+        .map(|name| name.as_str())
+        .collect();
+    assert_eq!(
+        interfaces,
+        ["eth0", "eth1"],
+        "each once, in the order of the file"
+    );
+    more(&router("b", "eth1", "\"10.0.0.0/31\", \"10.0.0.2/32\""));
+    // A server on every node itself.
+    with("\"192.168.1.26\"", "\"127.0.0.1\"\nmode = \"local\"");
+    // A drained backend.
+    with("\"192.168.1.26\"", "\"192.168.1.26\"\nweight = 0");
+    // A global source, where adverts are unicast; several nodes.
+    more(&router("v6", "eth0", "\"fd00::1/64\"").replace(
+        "vrid",
+        "source = \"fd00::2\"\npeers = [\"fd00::3\", \"fe80::4\"]\nvrid",
+    ));
+    // Dotted and quoted keys, inline tables.
+    with("[node]", "node = { name = \"x\" }");
+    with(
+        "[probe.health]\ntype = \"http\"",
+        "[probe.\"health\"]\n\"type\" = 'http'",
+    );
+    with(
+        "vrid = 51",
+        "vrid = 51\nannounce.count = 1\nannounce.repeat_after = \"0s\"",
+    );
+}
+
+#[test]
+fn the_host_name_names_the_node_or_is_refused() {
+    assert_eq!(valid(BASE).node.name.as_str(), "host-1");
+    for hostname in ["", "a b", "(none)", &"x".repeat(65)] {
+        let errors = Config::parse("steerd.toml", BASE, hostname).unwrap_err();
+        let message = errors.lines().next().unwrap();
+        assert!(message.ends_with("cannot be the node's name"), "{message}");
+        let named = BASE.replace("[node]", "[node]\nname = \"n\"");
+        Config::parse("steerd.toml", &named, hostname).unwrap();
+    }
+}

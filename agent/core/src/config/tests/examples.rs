@@ -1,0 +1,281 @@
+//! The example files against the deployment they are for, the code's defaults and the reference.
+
+use std::time::Duration;
+
+use super::{
+    super::{HttpProbe, Mode, ProbeKind, Protocol, WebSocketProbe, XdpMode},
+    *,
+};
+
+#[test]
+fn steerd_toml_is_the_deployment() {
+    let config = valid(STEERD);
+    assert_eq!(config.node.name.as_str(), "primary");
+    assert_eq!(config.dataplane.interfaces.len(), 1);
+    assert_eq!(config.dataplane.interfaces[0].as_str(), "eth0");
+    assert_eq!(config.dataplane.xdp_mode, XdpMode::Auto);
+
+    let [router] = config.virtual_routers.as_slice() else {
+        panic!("one virtual router")
+    };
+    assert_eq!(
+        (router.vrid, router.priority, router.preempt),
+        (51, 110, true)
+    );
+    assert_eq!(router.advert_interval, Duration::from_secs(1));
+    assert_eq!(router.addresses, ["192.168.1.25/24".parse().unwrap()]);
+
+    let [service] = config.services.as_slice() else {
+        panic!("one service")
+    };
+    assert_eq!((service.port, service.protocol), (8765, Protocol::Tcp));
+    assert_eq!(service.virtual_router, router.name);
+    let backends: Vec<_> = service
+        .backends
+        .iter()
+        .map(|b| (b.name.as_str(), b.tier, b.mode))
+        .collect();
+    assert_eq!(
+        backends,
+        [("primary", 1, Mode::Auto), ("backup", 2, Mode::Auto)]
+    );
+
+    let [health, websocket] = service.probes.as_slice() else {
+        panic!("two probes")
+    };
+    for probe in [health, websocket] {
+        assert_eq!((probe.interval, probe.fall), (Duration::from_secs(5), 3));
+    }
+    assert_eq!(
+        health.kind,
+        ProbeKind::Http(HttpProbe {
+            tls: None,
+            method: "GET".to_owned(),
+            path: "/health".to_owned(),
+            host: None,
+            status: vec![(200, 399)],
+            body_contains: None,
+        })
+    );
+    let expected = WebSocketProbe {
+        tls: None,
+        path: "/".to_owned(),
+        host: None,
+    };
+    assert_eq!(websocket.kind, ProbeKind::WebSocket(expected));
+}
+
+#[test]
+fn backup_differs_in_name_and_priority_only() {
+    let mut backup = valid(BACKUP);
+    assert_eq!(backup.node.name.as_str(), "backup");
+    assert_eq!(backup.virtual_routers[0].priority, 100);
+    let primary = valid(STEERD);
+    backup.node.name = primary.node.name.clone();
+    backup.virtual_routers[0].priority = primary.virtual_routers[0].priority;
+    assert_eq!(backup, primary);
+}
+
+#[test]
+fn fast_is_steerd_toml_with_its_fast_lines() {
+    let mut swapped: Vec<String> = STEERD.lines().map(str::to_owned).collect();
+    let mut swaps = 0;
+    for at in 0..swapped.len() {
+        let Some((key, value)) = left_out(&swapped[at].clone()) else {
+            continue;
+        };
+        // The alternative stands at most one comment below the line that it replaces.
+        let near = (at.saturating_sub(2)..at).rev();
+        let alternative = near
+            .into_iter()
+            .find(|&above| key_of(&swapped[above]) == Some(key.clone()));
+        if let Some(above) = alternative {
+            swapped[above] = format!("{key} = {value}");
+            swaps += 1;
+        }
+    }
+    assert_eq!(
+        swaps, 9,
+        "the advert interval, and four keys of each of two probes"
+    );
+    assert_eq!(valid(&swapped.join("\n")), valid(FAST));
+    for probe in &valid(FAST).services[0].probes {
+        assert_eq!(probe.interval, Duration::from_millis(100));
+        assert_eq!(probe.fast_interval, Duration::from_millis(50));
+        assert_eq!(probe.timeout, Duration::from_millis(100));
+        assert_eq!((probe.rise, probe.fall), (2, 2));
+    }
+    assert_eq!(
+        valid(FAST).virtual_routers[0].advert_interval,
+        Duration::from_millis(100)
+    );
+}
+
+#[test]
+fn dual_stack_serves_both_families() {
+    let config = valid(DUAL_STACK);
+    let families: Vec<_> = config.virtual_routers.iter().map(|r| r.is_ipv6()).collect();
+    assert_eq!(families, [false, true]);
+    let services: Vec<_> = config
+        .services
+        .iter()
+        .map(|s| (s.address.is_ipv6(), s.virtual_router.as_str()))
+        .collect();
+    assert_eq!(services, [(false, "game-v4"), (true, "game-v6")]);
+}
+
+#[test]
+fn every_key_is_shown_in_steerd_toml() {
+    let mut table = String::new();
+    let mut shown = BTreeSet::new();
+    for line in STEERD.lines() {
+        let line = line.strip_prefix('#').unwrap_or(line);
+        if line.starts_with('[') {
+            table = canonical(line);
+        } else if let Some(key) = key_of(line) {
+            shown.insert((table.clone(), key));
+        }
+    }
+    for schema in SCHEMAS
+        .iter()
+        .filter(|schema| !schema.table.starts_with("announce"))
+    {
+        // Tables are no keys of their own.
+        for key in schema
+            .keys
+            .iter()
+            .filter(|key| schema.table != FILE.table && **key != "backend")
+        {
+            assert!(
+                shown.contains(&(schema.table.to_owned(), (*key).to_owned())),
+                "{key} of {}",
+                schema.table
+            );
+        }
+    }
+}
+
+/// What is left out can be put in as it stands: each line alone, and the TLS probe as a whole.
+#[test]
+fn keys_left_out_are_valid() {
+    let lines: Vec<&str> = STEERD.lines().collect();
+    let mut tried = 0;
+    for (at, line) in lines.iter().enumerate() {
+        let Some((key, value)) = left_out(line) else {
+            continue;
+        };
+        let near = at.saturating_sub(2)..at;
+        if near
+            .into_iter()
+            .any(|above| key_of(lines[above]) == Some(key.clone()))
+        {
+            continue; // fast settings: tested above
+        }
+        if ["type", "server_name", "verify", "ca_file"].contains(&key.as_str()) {
+            continue; // the TLS probe: tested below
+        }
+        let mut changed: Vec<String> = lines.iter().map(|&line| line.to_owned()).collect();
+        changed[at] = format!("{key} = {value}");
+        valid(&changed.join("\n"));
+        tried += 1;
+    }
+    assert_eq!(tried, 8);
+
+    let from = STEERD.find("#[probe.game-https]").unwrap();
+    let until = from + STEERD[from..].find("\n\n").unwrap();
+    let probe = STEERD[from..until]
+        .lines()
+        .map(|line| match left_out(line) {
+            Some((key, value)) => format!("{key} = {value}\n"),
+            None => line
+                .strip_prefix("#[")
+                .map_or(String::new(), |rest| format!("[{rest}\n")),
+        });
+    let text = format!(
+        "{}{}{}",
+        &STEERD[..from],
+        probe.collect::<String>(),
+        &STEERD[until..]
+    );
+    valid(&text.replace("\"game-websocket\"]", "\"game-websocket\", \"game-https\"]"));
+}
+
+/// Where a comment tells a default, a file without the key says the same as one with it.
+#[test]
+fn defaults_are_what_the_comments_say() {
+    let lines: Vec<&str> = STEERD.lines().collect();
+    let mut table = String::new();
+    let mut default = None;
+    let mut checked = 0;
+    for (at, line) in lines.iter().enumerate() {
+        if let Some(told) = line.strip_prefix("# Default: ") {
+            default = Some(told.split(" (").next().unwrap());
+            continue;
+        }
+        let bare = line.strip_prefix('#').unwrap_or(line);
+        if bare.starts_with('[') {
+            table = canonical(bare);
+        }
+        let (Some(key), Some(value)) = (key_of(bare), default) else {
+            continue;
+        };
+        default = None;
+        checked += 1;
+        let reference = reference_default(&table, &key);
+        let dependent = key == "port" && table == "[[service.backend]]";
+        if !dependent {
+            assert_eq!(
+                reference.as_deref(),
+                Some(value),
+                "`{key}` of {table} in the reference"
+            );
+        }
+        if line.starts_with('#') {
+            continue; // not in the file at all; the reference's row is the check
+        }
+        let with = |line: &str| {
+            let mut changed = lines.clone();
+            changed[at] = line;
+            parse(&changed.join("\n"))
+        };
+        let without = with("").unwrap_or_else(|errors| panic!("without {key}:\n{errors}"));
+        assert_eq!(
+            with(&format!("{key} = {value}")),
+            Ok(without),
+            "`{key}` of {table}"
+        );
+    }
+    assert_eq!(checked, 29);
+}
+
+/// A key and its value where the line is one that was left out (`#key = value`).
+fn left_out(line: &str) -> Option<(String, String)> {
+    let line = line.strip_prefix('#')?;
+    Some((key_of(line)?, line.split_once(" = ")?.1.to_owned()))
+}
+
+fn key_of(line: &str) -> Option<String> {
+    let (key, _) = line.split_once(" = ")?;
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+    (!key.is_empty() && key.bytes().all(fits)).then(|| key.to_owned())
+}
+
+fn canonical(header: &str) -> String {
+    if header.starts_with("[probe.") {
+        "[probe.NAME]".to_owned()
+    } else {
+        header.to_owned()
+    }
+}
+
+/// The first code span of the default column of a key's row.
+fn reference_default(table: &str, key: &str) -> Option<String> {
+    let row = section(table)
+        .lines()
+        .find(|line| line.starts_with(&format!("| `{key}` |")))?;
+    row.split(" | ")
+        .nth(2)?
+        .split('`')
+        .nth(1)
+        .map(str::to_owned)
+}
