@@ -1,0 +1,347 @@
+//! Each verdict on a packet that deserves it, and what it does to the packet.
+
+use etherparse::{NetSlice, SlicedPacket};
+use steerd_ebpf::{
+    abi::{Counter, Mode, maps},
+    verdict::Verdict,
+};
+
+use crate::{
+    packets::{PORT, Spec, Transport, VIP, VIP6, ip},
+    world::{
+        BACKEND_MAC, CLIENT_MAC, DROP, INGRESS, OWN_MAC, Outcome, PASS, PEER_MAC, REDIRECT, TX,
+        World,
+    },
+};
+
+const LOCAL: u32 = 1;
+const DSR: u32 = 2;
+const ELSEWHERE: u32 = 3;
+
+/// Services on five ports: to this host, to a server on the segment, to one behind another
+/// interface, to nobody, and to a backend that is not there.
+fn world() -> World {
+    let mut world = World::new();
+    world.backend(LOCAL, Mode::Local, true, 1, 0);
+    world.backend(DSR, Mode::Dsr, true, 1, INGRESS);
+    world.backend(ELSEWHERE, Mode::Dsr, true, 1, 77);
+    let rings: [(u16, &[u16]); 5] = [
+        (0, &[LOCAL as u16]),
+        (1, &[DSR as u16]),
+        (2, &[ELSEWHERE as u16]),
+        (3, &[]),
+        (4, &[999]),
+    ];
+    let mut id = 0;
+    for (offset, ring) in rings {
+        for (vip, protocol) in [(VIP, 6), (VIP, 17), (VIP6, 6), (VIP6, 17)] {
+            id += 1;
+            world.service(id, ip(vip), PORT + offset, protocol, ring);
+        }
+    }
+    world
+}
+
+fn every_kind() -> Vec<Spec> {
+    let transports = [
+        Transport::Udp,
+        Transport::Syn,
+        Transport::Ack,
+        Transport::Fin,
+        Transport::Rst,
+    ];
+    let mut specs = Vec::new();
+    for (n, transport) in transports.into_iter().enumerate() {
+        for (m, vlans) in [vec![], vec![7], vec![100, 7]].into_iter().enumerate() {
+            for spec in [Spec::v4(transport), Spec::v6(transport)] {
+                let from_port = 50_000 + (n * 3 + m) as u16;
+                specs.push(Spec {
+                    vlans: vlans.clone(),
+                    from_port,
+                    ..spec
+                });
+            }
+        }
+    }
+    specs
+}
+
+fn passed(world: &World, frame: &[u8], verdict: Verdict) {
+    let outcome = world.run(frame);
+    assert_eq!(
+        outcome,
+        Outcome {
+            verdict,
+            action: PASS,
+            frame: frame.to_vec()
+        }
+    );
+}
+
+#[test]
+fn local_traffic_passes_untouched() {
+    let world = world();
+    for spec in every_kind() {
+        passed(&world, &spec.build(), Verdict::Local);
+    }
+}
+
+/// New MACs, one hop less, a right checksum, and not one other byte.
+#[test]
+fn dsr_changes_macs_and_hops_only() {
+    let world = world();
+    for (offset, verdict, action) in [(1, Verdict::Dsr, TX), (2, Verdict::DsrRedirect, REDIRECT)] {
+        for spec in every_kind() {
+            let spec = Spec {
+                to_port: PORT + offset,
+                ..spec
+            };
+            let frame = spec.build();
+            let outcome = world.run(&frame);
+            assert_eq!(
+                (outcome.verdict, outcome.action),
+                (verdict, action),
+                "{spec:?}"
+            );
+            assert_eq!(outcome.frame[..6], BACKEND_MAC);
+            assert_eq!(outcome.frame[6..12], OWN_MAC);
+            check_hop(&outcome.frame, spec.ttl - 1);
+            let expected = Spec {
+                ttl: 63,
+                source_mac: OWN_MAC,
+                destination_mac: BACKEND_MAC,
+                ..spec
+            };
+            assert_eq!(outcome.frame, expected.build());
+        }
+    }
+}
+
+/// The hop count and, for IPv4, the header's checksum.
+fn check_hop(frame: &[u8], hops: u8) {
+    let packet = SlicedPacket::from_ethernet(frame).unwrap();
+    match packet.net.unwrap() {
+        NetSlice::Ipv4(slice) => {
+            let header = slice.header().to_header();
+            assert_eq!(header.time_to_live, hops);
+            assert_eq!(header.header_checksum, header.calc_header_checksum());
+        }
+        NetSlice::Ipv6(slice) => assert_eq!(slice.header().hop_limit(), hops),
+        NetSlice::Arp(_) => panic!("not IP"),
+    }
+}
+
+#[test]
+fn the_last_hop_is_dropped() {
+    let world = world();
+    for ttl in [0, 1] {
+        for spec in [Spec::v4(Transport::Ack), Spec::v6(Transport::Ack)] {
+            let frame = Spec {
+                ttl,
+                to_port: PORT + 1,
+                ..spec
+            }
+            .build();
+            let outcome = world.run(&frame);
+            assert_eq!(
+                outcome,
+                Outcome {
+                    verdict: Verdict::TtlExpired,
+                    action: DROP,
+                    frame: frame.clone()
+                }
+            );
+        }
+    }
+    let spec = Spec {
+        ttl: 2,
+        to_port: PORT + 1,
+        ..Spec::v4(Transport::Ack)
+    };
+    assert_eq!(world.run(&spec.build()).verdict, Verdict::Dsr);
+}
+
+#[test]
+fn what_is_no_service_passes_untouched() {
+    let world = world();
+    for spec in every_kind() {
+        passed(
+            &world,
+            &Spec {
+                to_port: 22,
+                ..spec.clone()
+            }
+            .build(),
+            Verdict::NotVip,
+        );
+        let other = if spec.to.is_ipv4() {
+            ip("192.168.1.24")
+        } else {
+            ip("fd00:1::24")
+        };
+        passed(&world, &Spec { to: other, ..spec }.build(), Verdict::NotVip);
+    }
+}
+
+#[test]
+fn a_frame_to_another_host_passes() {
+    let world = world();
+    let spec = Spec {
+        destination_mac: [2, 9, 9, 9, 9, 9],
+        ..Spec::v4(Transport::Ack)
+    };
+    passed(
+        &world,
+        &Spec {
+            to_port: PORT + 1,
+            ..spec
+        }
+        .build(),
+        Verdict::OtherHost,
+    );
+}
+
+/// What a peer steered here is for this host, whatever this host's own ring says.
+#[test]
+fn a_frame_from_a_peer_is_delivered() {
+    let world = world();
+    for spec in [Spec::v4(Transport::Ack), Spec::v6(Transport::Udp)] {
+        let spec = Spec {
+            source_mac: PEER_MAC,
+            to_port: PORT + 1,
+            ..spec
+        };
+        passed(&world, &spec.build(), Verdict::Delivered);
+    }
+}
+
+#[test]
+fn without_a_backend_the_host_answers() {
+    let world = world();
+    passed(
+        &world,
+        &Spec {
+            to_port: PORT + 3,
+            ..Spec::v4(Transport::Syn)
+        }
+        .build(),
+        Verdict::NoBackend,
+    );
+    passed(
+        &world,
+        &Spec {
+            to_port: PORT + 3,
+            ..Spec::v6(Transport::Udp)
+        }
+        .build(),
+        Verdict::NoBackend,
+    );
+}
+
+#[test]
+fn a_ring_that_names_nobody_drops() {
+    let frame = Spec {
+        to_port: PORT + 4,
+        ..Spec::v4(Transport::Syn)
+    }
+    .build();
+    let outcome = world().run(&frame);
+    assert_eq!(
+        (outcome.verdict, outcome.action),
+        (Verdict::BadBackend, DROP)
+    );
+}
+
+#[test]
+fn ipv4_options_are_skipped() {
+    let world = world();
+    let plain = Spec {
+        to_port: PORT + 1,
+        ..Spec::v4(Transport::Ack)
+    }
+    .build();
+    for words in 1..=10_u8 {
+        let mut frame = plain.clone();
+        frame[14] = 0x45 + words;
+        // No-operation options (RFC 791 3.1).
+        let options = vec![1; usize::from(words) * 4];
+        frame.splice(34..34, options);
+        let length = u16::from_be_bytes([frame[16], frame[17]]) + u16::from(words) * 4;
+        frame[16..18].copy_from_slice(&length.to_be_bytes());
+        let outcome = world.run(&frame);
+        assert_eq!(outcome.verdict, Verdict::Dsr, "{words} words of options");
+        assert_eq!(outcome.frame[34..], frame[34..]);
+    }
+}
+
+#[test]
+fn other_protocols_pass() {
+    let world = world();
+    let mut arp = Spec::v4(Transport::Ack).build();
+    arp[12..14].copy_from_slice(&[8, 6]);
+    passed(&world, &arp, Verdict::NotIp);
+    let mut tagged = Spec {
+        vlans: vec![7],
+        ..Spec::v4(Transport::Ack)
+    }
+    .build();
+    tagged[16..18].copy_from_slice(&[8, 6]);
+    passed(&world, &tagged, Verdict::NotIp);
+    let mut icmp = Spec::v4(Transport::Ack).build();
+    icmp[23] = 1;
+    passed(&world, &icmp, Verdict::NotTransport);
+    let mut icmp6 = Spec::v6(Transport::Ack).build();
+    icmp6[20] = 58;
+    passed(&world, &icmp6, Verdict::NotTransport);
+}
+
+#[test]
+fn fragments_and_extension_headers_pass() {
+    let world = world();
+    for (high, low) in [(0x20, 0), (0, 1), (0x1f, 0xff)] {
+        let mut frame = Spec::v4(Transport::Ack).build();
+        frame[20..22].copy_from_slice(&[high, low]);
+        passed(&world, &frame, Verdict::Fragment);
+    }
+    let mut frame = Spec::v4(Transport::Ack).build();
+    frame[20] = 0x40;
+    passed(&world, &frame, Verdict::Local);
+    let mut frame = Spec::v6(Transport::Ack).build();
+    frame[20] = 44;
+    passed(&world, &frame, Verdict::Fragment);
+    for next in [0, 43, 51, 60] {
+        frame[20] = next;
+        passed(&world, &frame, Verdict::ExtensionHeader);
+    }
+}
+
+#[test]
+fn services_and_backends_are_counted() {
+    let world = world();
+    let frame = Spec {
+        to_port: PORT + 1,
+        ..Spec::v4(Transport::Syn)
+    }
+    .build();
+    for _ in 0..3 {
+        world.run(&frame);
+    }
+    world.run(&Spec::v4(Transport::Syn).build());
+    let counter = Counter {
+        packets: 3,
+        bytes: 3 * frame.len() as u64,
+    };
+    assert_eq!(world.counter(maps::SERVICE_STATS, 5), counter);
+    assert_eq!(world.counter(maps::BACKEND_STATS, DSR), counter);
+    assert_eq!(world.counter(maps::BACKEND_STATS, LOCAL).packets, 1);
+}
+
+#[test]
+fn client_mac_is_no_peer() {
+    let world = world();
+    let spec = Spec {
+        source_mac: CLIENT_MAC,
+        ..Spec::v4(Transport::Ack)
+    };
+    assert_eq!(world.run(&spec.build()).verdict, Verdict::Local);
+}

@@ -1,0 +1,26 @@
+//! The built kernel object, run by the kernel on made-up packets (BPF_PROG_TEST_RUN): every
+//! verdict, what forwarding changes in a packet and what it leaves alone, flows, and packets that
+//! are cut off or make no sense. Needs root and `target/ebpf/steerd.o`.
+
+mod flows;
+mod golden;
+mod hostile;
+mod packets;
+mod world;
+
+use steerd_ebpf::abi::maps;
+use world::World;
+
+/// The maps of the object are what the ABI module says: the daemon maps them by these sizes.
+#[test]
+fn maps_have_the_shapes_of_the_abi() {
+    let world = World::new();
+    for (name, value_size, entries, _) in maps::ALL {
+        let (key, value, max) = world.shape(name);
+        assert_eq!(
+            (key, value as usize, max),
+            (4, value_size, entries),
+            "{name}"
+        );
+    }
+}

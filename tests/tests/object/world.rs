@@ -1,0 +1,253 @@
+//! The object, loaded on maps of its own, with entries as the daemon would make them.
+
+use std::{net::IpAddr, path::Path};
+
+use aya::{
+    Ebpf,
+    maps::{Array, Map, MapData, PerCpuArray},
+    programs::{TestRun, TestRunOptions, Xdp},
+};
+use steerd_ebpf::{
+    abi::{
+        Backend, BackendState, Counter, MacOwner, Mode, PROGRAM, RING_LINE, Service, addr_words,
+        mac_word, maps,
+    },
+    hash,
+    inspect::{self, Flow},
+    shared::Shared,
+    verdict::Verdict,
+};
+
+pub(crate) const OWN_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x26];
+pub(crate) const PEER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x27];
+pub(crate) const CLIENT_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x10];
+pub(crate) const BACKEND_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x99];
+
+/// The interface that a test run's packets come from: the loopback device.
+pub(crate) const INGRESS: u32 = 1;
+
+/// XDP return values.
+pub(crate) const DROP: u32 = 1;
+pub(crate) const PASS: u32 = 2;
+pub(crate) const TX: u32 = 3;
+pub(crate) const REDIRECT: u32 = 4;
+
+const SEED: u32 = 0x1234_5678;
+
+pub(crate) struct World {
+    ebpf: Ebpf,
+    lines: u32,
+}
+
+/// What became of a packet.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) verdict: Verdict,
+    pub(crate) action: u32,
+    pub(crate) frame: Vec<u8>,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/ebpf/steerd.o");
+        let object = std::fs::read(&path)
+            .unwrap_or_else(|error| panic!("{}: {error}: run `cargo xtask test`", path.display()));
+        let mut ebpf = Ebpf::load(&object).expect("the object loads: are you root?");
+        let program: &mut Xdp = ebpf.program_mut(PROGRAM).unwrap().try_into().unwrap();
+        program.load().expect("the verifier accepts it");
+        let mut world = Self { ebpf, lines: 0 };
+        let seed = u64::from(SEED) << 32;
+        world.set::<8>(maps::CONTROL, 0, [seed, seed, 0xfeed, 0, 0, 0, 0, 0]);
+        world.mac(OWN_MAC, MacOwner::Own);
+        world.mac(PEER_MAC, MacOwner::Forwarder);
+        world
+    }
+
+    fn set<const WORDS: usize>(&mut self, map: &str, index: u32, words: [u64; WORDS])
+    where
+        [u64; WORDS]: aya::Pod,
+    {
+        let map = self.ebpf.map_mut(map).unwrap();
+        let mut array: Array<&mut MapData, [u64; WORDS]> = Array::try_from(map).unwrap();
+        array.set(index, words, 0).unwrap();
+    }
+
+    fn get<const WORDS: usize>(&self, map: &str, index: u32) -> [u64; WORDS]
+    where
+        [u64; WORDS]: aya::Pod,
+    {
+        let array: Array<&MapData, [u64; WORDS]> =
+            Array::try_from(self.ebpf.map(map).unwrap()).unwrap();
+        array.get(&index, 0).unwrap()
+    }
+
+    pub(crate) fn mac(&mut self, mac: [u8; 6], owner: MacOwner) {
+        let mac = mac_word(mac);
+        self.set::<1>(maps::MACS, hash::mac_slot(mac, SEED), [owner.entry(mac)]);
+    }
+
+    /// A service whose ring has these backends in turn.
+    pub(crate) fn service(
+        &mut self,
+        id: u32,
+        address: IpAddr,
+        port: u16,
+        protocol: u8,
+        ring: &[u16],
+    ) {
+        let (addr, port_proto) = (words(address), Service::key(port.to_be(), protocol));
+        let first = self.lines;
+        self.ring(first, ring);
+        self.lines += 1;
+        let service = Service {
+            addr,
+            port_proto,
+            id,
+            ring: Shared::new(ring.len() as u64 | u64::from(first) << 32),
+            salt: hash::salt(addr, port_proto),
+            reserved: [0; 3],
+        };
+        let (one, other) = hash::service_slots(addr, port_proto, SEED);
+        // Half of them in their second slot, so that both are looked up.
+        let slot = if id.is_multiple_of(2) { one } else { other };
+        let taken: [u64; 8] = self.get(maps::SERVICES, slot);
+        assert_eq!(taken[2], 0, "choose another port: the slot is taken");
+        self.set::<8>(maps::SERVICES, slot, service.words());
+    }
+
+    /// The ring in this line.
+    pub(crate) fn ring(&mut self, line: u32, ring: &[u16]) {
+        assert!(ring.len() <= RING_LINE as usize);
+        let mut words = [0_u64; 8];
+        for (slot, &backend) in ring.iter().enumerate() {
+            words[slot / 4] |= u64::from(backend) << (slot % 4 * 16);
+        }
+        self.set::<8>(maps::RINGS, line, words);
+    }
+
+    pub(crate) fn backend(
+        &mut self,
+        id: u32,
+        mode: Mode,
+        alive: bool,
+        generation: u8,
+        ifindex: u32,
+    ) {
+        let state = BackendState {
+            mac: mac_word(BACKEND_MAC),
+            generation,
+            mode,
+            alive,
+        };
+        let backend = Backend {
+            state: Shared::new(state.pack()),
+            source_mac: Shared::new(mac_word(OWN_MAC)),
+            ifindex,
+            ..Backend::default()
+        };
+        self.set::<8>(maps::BACKENDS, id, backend.words());
+    }
+
+    /// Hands a frame to the program.
+    pub(crate) fn run(&self, frame: &[u8]) -> Outcome {
+        let before = self.verdicts();
+        let program: &Xdp = self.ebpf.program(PROGRAM).unwrap().try_into().unwrap();
+        let mut out = vec![0; frame.len() + 256];
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.data_out = Some(&mut out);
+        let result = program.test_run(options).unwrap();
+        out.truncate(result.data_size_out as usize);
+        let after = self.verdicts();
+        let mut changed = Verdict::ALL.into_iter().filter(|&verdict| {
+            let (before, after) = (before[verdict as usize], after[verdict as usize]);
+            if after.packets == before.packets {
+                return false;
+            }
+            assert_eq!(after.packets - before.packets, 1);
+            assert_eq!(after.bytes - before.bytes, frame.len() as u64);
+            true
+        });
+        let verdict = changed.next().expect("every packet is counted");
+        assert_eq!(changed.next(), None, "under one verdict");
+        Outcome {
+            verdict,
+            action: result.return_value,
+            frame: out,
+        }
+    }
+
+    /// Hands a frame to the program, for its effect on the maps.
+    pub(crate) fn run_uncounted(&self, frame: &[u8]) {
+        let program: &Xdp = self.ebpf.program(PROGRAM).unwrap().try_into().unwrap();
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        program.test_run(options).unwrap();
+    }
+
+    fn verdicts(&self) -> Vec<Counter> {
+        (0..Verdict::COUNT as u32)
+            .map(|verdict| self.counter(maps::VERDICT_STATS, verdict))
+            .collect()
+    }
+
+    pub(crate) fn counter(&self, map: &str, index: u32) -> Counter {
+        let array: PerCpuArray<&MapData, [u64; 2]> =
+            PerCpuArray::try_from(self.ebpf.map(map).unwrap()).unwrap();
+        let values = array.get(&index, 0).unwrap();
+        values
+            .iter()
+            .fold(Counter::default(), |sum, [packets, bytes]| Counter {
+                packets: sum.packets + packets,
+                bytes: sum.bytes + bytes,
+            })
+    }
+
+    /// The IPv4 flow of a client, if the table has it.
+    pub(crate) fn flow(&self, client: IpAddr, port: u16, service: u32) -> Option<Flow> {
+        use steerd_ebpf::{
+            abi::{FLOW4_SETS, FLOW6_SETS},
+            flow::{Key4, Key6},
+        };
+        match client {
+            IpAddr::V4(address) => {
+                let key = Key4::new(u32::from_ne_bytes(address.octets()), port.to_be(), service);
+                let set = hash::flow4(key.0, 0xfeed) as u32 & (FLOW4_SETS - 1);
+                let entries: [u64; 8] = self.get(maps::FLOWS4, set);
+                bytes(&entries)
+                    .chunks(16)
+                    .filter_map(inspect::flow4)
+                    .find(|f| f.client_port == port)
+            }
+            IpAddr::V6(_) => {
+                let key = Key6::new(words(client), port.to_be(), service);
+                let set = hash::flow6(key.0, 0xfeed) as u32 & (FLOW6_SETS - 1);
+                let entries: [u64; 16] = self.get(maps::FLOWS6, set);
+                bytes(&entries)
+                    .chunks(32)
+                    .filter_map(inspect::flow6)
+                    .find(|f| f.client_port == port)
+            }
+        }
+    }
+
+    /// Key size, value size and capacity of a map.
+    pub(crate) fn shape(&self, map: &str) -> (u32, u32, u32) {
+        let (Map::Array(data) | Map::PerCpuArray(data)) = self.ebpf.map(map).unwrap() else {
+            panic!("{map} is not an array");
+        };
+        let info = data.info().unwrap();
+        (info.key_size(), info.value_size(), info.max_entries())
+    }
+}
+
+pub(crate) fn words(address: IpAddr) -> [u64; 2] {
+    addr_words(match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    })
+}
+
+fn bytes(words: &[u64]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+}
