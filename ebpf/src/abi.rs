@@ -449,8 +449,12 @@ mod tests {
             ..Backend::default()
         };
         // SAFETY: both are 64 bytes without padding, and any bits are valid words.
-        let (service_words, backend_words): ([u64; 8], [u64; 8]) =
-            unsafe { (core::mem::transmute_copy(&service), core::mem::transmute_copy(&backend)) };
+        let (service_words, backend_words): ([u64; 8], [u64; 8]) = unsafe {
+            (
+                core::mem::transmute_copy(&service),
+                core::mem::transmute_copy(&backend),
+            )
+        };
         assert_eq!(service.words(), service_words);
         assert_eq!(backend.words(), backend_words);
         assert_eq!(Service::from_words(service_words).words(), service_words);

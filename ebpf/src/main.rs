@@ -124,7 +124,10 @@ fn report(ctx: &XdpContext, decision: Decision) {
             service,
             backend
         ),
-        _ => warn!(ctx, "service {}: backend {} is not in use", service, backend),
+        _ => warn!(
+            ctx,
+            "service {}: backend {} is not in use", service, backend
+        ),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a node decides to do.
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr};
 
 use crate::{
     config::{Mode, Name, Protocol},
@@ -66,6 +66,9 @@ pub enum Action {
     },
     /// The MACs of peers, whose forwarded packets are delivered locally.
     Forwarders(Vec<[u8; 6]>),
+    /// A reload takes effect here: the actions before are about virtual routers as they were
+    /// configured until now, those after as in [`crate::node::Node::config`].
+    Reconfigured,
     /// Tell the log and the history.
     Notice(Notice),
     /// Everything was handed over: stop.
@@ -161,4 +164,51 @@ pub enum Notice {
         /// Whether it is up.
         up: bool,
     },
+}
+
+/// One line for the log and for `steerctl status`.
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Role {
+                router,
+                from,
+                to,
+                cause,
+            } => {
+                write!(f, "virtual router {router}: {from} -> {to}: {cause}")
+            }
+            Self::Backend {
+                backend: BackendKey { service, backend },
+                up,
+                cause,
+            } => {
+                let state = if *up { "up" } else { "down" };
+                write!(f, "backend {service}/{backend} is {state}: {cause}")
+            }
+            Self::Tier { service, from, to } => match (from, to) {
+                (_, None) => write!(f, "service {service} has no healthy backend"),
+                (None, Some(to)) => write!(f, "service {service}: new flows go to tier {to}"),
+                (Some(from), Some(to)) => {
+                    write!(
+                        f,
+                        "service {service}: new flows go from tier {from} to tier {to}"
+                    )
+                }
+            },
+            Self::Peer {
+                router,
+                address,
+                alive,
+            } => {
+                let state = if *alive { "is heard" } else { "is silent" };
+                write!(f, "virtual router {router}: peer {address} {state}")
+            }
+            Self::Misconfigured { router, what } => write!(f, "virtual router {router}: {what}"),
+            Self::Link { interface, up } => {
+                let state = if *up { "up" } else { "down" };
+                write!(f, "interface {interface} is {state}")
+            }
+        }
+    }
 }

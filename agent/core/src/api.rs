@@ -207,7 +207,9 @@ impl FlowsQuery {
     /// How many flows at most.
     #[must_use]
     pub fn limit(&self) -> u32 {
-        self.limit.unwrap_or(Self::DEFAULT_LIMIT).min(Self::MAX_LIMIT)
+        self.limit
+            .unwrap_or(Self::DEFAULT_LIMIT)
+            .min(Self::MAX_LIMIT)
     }
 }
 
@@ -294,7 +296,8 @@ impl MapDump {
 pub struct MapEntry {
     /// The index.
     pub key: u64,
-    /// The fields, in order.
+    /// The fields, in order; in JSON an object.
+    #[serde(with = "fields")]
     pub fields: Vec<(String, String)>,
 }
 
@@ -348,5 +351,80 @@ pub fn human_duration(duration: Duration) -> String {
         60..=3599 => format!("{}m {}s", seconds / 60, seconds % 60),
         3600..=86_399 => format!("{}h {}m", seconds / 3600, seconds % 3600 / 60),
         _ => format!("{}d {}h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+/// Pairs as a JSON object that keeps their order.
+mod fields {
+    use std::fmt;
+
+    use serde::{
+        Deserializer, Serializer,
+        de::{MapAccess, Visitor},
+    };
+
+    pub(super) fn serialize<S: Serializer>(
+        fields: &[(String, String)],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(fields.iter().map(|(name, value)| (name, value)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<(String, String)>, D::Error> {
+        struct Pairs;
+
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = Vec<(String, String)>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of texts")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(pairs)
+            }
+        }
+
+        deserializer.deserialize_map(Pairs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_an_object_in_their_order() {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let entry = MapEntry {
+            key: 7,
+            fields: vec![pair("z", "1"), pair("a", "2")],
+        };
+        let json = serde_json::to_string(&entry).unwrap();
+        assert_eq!(json, r#"{"key":7,"fields":{"z":"1","a":"2"}}"#);
+        assert_eq!(serde_json::from_str::<MapEntry>(&json).unwrap(), entry);
+    }
+
+    #[test]
+    fn durations_are_short() {
+        let shown = [
+            (0, "0µs"),
+            (450, "450µs"),
+            (12_900, "12ms"),
+            (3_400_000, "3.4s"),
+            (59_999_999, "59s"),
+            (312_000_000, "5m 12s"),
+            (7_380_000_000, "2h 3m"),
+            (349_200_000_000, "4d 1h"),
+        ];
+        for (micros, text) in shown {
+            assert_eq!(human_duration(Duration::from_micros(micros)), text);
+        }
     }
 }

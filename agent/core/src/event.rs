@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use crate::{
-    config::{Config, Name},
+    config::{Backend, Config, Name, Service},
     vrrp::wire::Advert,
 };
 
@@ -14,6 +14,17 @@ pub struct BackendKey {
     pub service: Name,
     /// The backend within it.
     pub backend: Name,
+}
+
+impl BackendKey {
+    /// The key of `backend` of `service`.
+    #[must_use]
+    pub fn of(service: &Service, backend: &Backend) -> Self {
+        Self {
+            service: service.name.clone(),
+            backend: backend.name.clone(),
+        }
+    }
 }
 
 /// Something that happened.
@@ -48,6 +59,14 @@ pub enum Event {
     },
     /// The addresses of this host, all of them, virtual ones included.
     LocalAddresses(BTreeSet<IpAddr>),
+    /// The source address of this node's adverts became known, changed or was lost. It decides
+    /// between equal priorities.
+    Source {
+        /// The virtual router.
+        router: Name,
+        /// The address.
+        address: Option<IpAddr>,
+    },
     /// The next hop of a backend became known, changed or was lost.
     NextHop {
         /// The backend's address.
@@ -75,14 +94,10 @@ pub enum Event {
     Command(Command),
 }
 
-/// An order.
+/// An order. One to fail over can be refused, so it is a method:
+/// [`crate::node::Node::failover`].
 #[derive(Debug, Clone)]
 pub enum Command {
-    /// Give the addresses of one virtual router, or of all, to a peer now.
-    Failover {
-        /// Which; none: all.
-        router: Option<Name>,
-    },
     /// Work by this configuration from now on.
     Reload(Box<Config>),
     /// Hand everything over and stop.

@@ -18,12 +18,18 @@ pub(crate) enum DataplaneError {
     NoBpffs { path: PathBuf },
     /// A file operation on pins failed.
     #[error("cannot {what} {path}: {source}")]
-    Pin { what: &'static str, path: PathBuf, source: io::Error },
+    Pin {
+        what: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
     /// The object was refused.
     #[error("the kernel refused the program: {0}; steerd needs Linux 5.12 or later with BTF")]
     Load(String),
     /// A configured interface does not exist.
-    #[error("interface {interface} does not exist: check `interfaces` under [dataplane], or `ip link`")]
+    #[error(
+        "interface {interface} does not exist: check `interfaces` under [dataplane], or `ip link`"
+    )]
     NoInterface { interface: Name },
     /// Someone else's program is there.
     #[error(
@@ -42,10 +48,16 @@ pub(crate) enum DataplaneError {
     NoDriverSupport { interface: Name },
     /// Attaching failed otherwise.
     #[error("cannot attach the program to {interface}: {source}")]
-    Attach { interface: Name, source: ProgramError },
+    Attach {
+        interface: Name,
+        source: ProgramError,
+    },
     /// A map is missing from the object or cannot be mapped.
     #[error("map {map}: {source}")]
-    Map { map: &'static str, source: io::Error },
+    Map {
+        map: &'static str,
+        source: io::Error,
+    },
     /// More than the maps can hold.
     #[error("no room for {what}: this version holds {limit}")]
     Full { what: &'static str, limit: u32 },

@@ -65,7 +65,11 @@ pub(super) fn attach(ebpf: &mut Ebpf, config: &Config) -> Result<(), DataplaneEr
     for interface in &config.interfaces {
         let pin = pins.join(format!("{LINK_PREFIX}{interface}"));
         for other in &others {
-            adopt(program, &other.join(format!("{LINK_PREFIX}{interface}")), &pin)?;
+            adopt(
+                program,
+                &other.join(format!("{LINK_PREFIX}{interface}")),
+                &pin,
+            )?;
         }
         if !replace(program, &pin)? {
             attach_new(program, interface, config.xdp_mode, &pin)?;
@@ -79,7 +83,10 @@ pub(super) fn attach(ebpf: &mut Ebpf, config: &Config) -> Result<(), DataplaneEr
         fs::remove_dir_all(&other).map_err(pin_error("remove", &other))?;
     }
     for link in links(&pins) {
-        let keep = config.interfaces.iter().any(|name| link.ends_with(format!("{LINK_PREFIX}{name}")));
+        let keep = config
+            .interfaces
+            .iter()
+            .any(|name| link.ends_with(format!("{LINK_PREFIX}{name}")));
         if !keep {
             info!(link = %link.display(), "detached from an interface that is no longer configured");
             fs::remove_file(&link).map_err(pin_error("remove", &link))?;
@@ -110,9 +117,7 @@ fn adopt(program: &mut Xdp, from: &Path, to: &Path) -> Result<(), DataplaneError
 fn replace(program: &mut Xdp, pin: &Path) -> Result<bool, DataplaneError> {
     let link = match PinnedLink::from_pin(pin) {
         Ok(link) => link,
-        Err(LinkError::SyscallError(error))
-            if error.io_error.kind() == io::ErrorKind::NotFound =>
-        {
+        Err(LinkError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
             return Ok(false);
         }
         Err(error) => return Err(pin_error("open", pin)(io::Error::other(error))),
@@ -122,7 +127,9 @@ fn replace(program: &mut Xdp, pin: &Path) -> Result<bool, DataplaneError> {
     match program.attach_to_link(link) {
         Ok(id) => {
             // Dropping our descriptor does not detach: the pin holds the link.
-            program.take_link(id).map_err(|error| pin_error("hold", pin)(io::Error::other(error)))?;
+            program
+                .take_link(id)
+                .map_err(|error| pin_error("hold", pin)(io::Error::other(error)))?;
             info!(link = %pin.display(), "program replaced in its link: no packet was lost");
             Ok(true)
         }
@@ -159,13 +166,19 @@ fn attach_new(
             _ => DataplaneError::Attach { interface, source },
         }
     };
-    let index = nix::net::if_::if_nametoindex(interface.as_str())
-        .map_err(|_| DataplaneError::NoInterface { interface: interface.clone() })?;
-    let id = program.attach_to_if_index(index, aya_mode).map_err(attach_error)?;
+    let index = nix::net::if_::if_nametoindex(interface.as_str()).map_err(|_| {
+        DataplaneError::NoInterface {
+            interface: interface.clone(),
+        }
+    })?;
+    let id = program
+        .attach_to_if_index(index, aya_mode)
+        .map_err(attach_error)?;
     let link = program.take_link(id).map_err(attach_error)?;
     // Without a real link aya falls back to netlink, which cannot be pinned.
     let link = FdLink::try_from(link).map_err(|_| DataplaneError::NoXdpLinks)?;
-    link.pin(pin).map_err(|error| pin_error("pin the link at", pin)(io::Error::other(error)))?;
+    link.pin(pin)
+        .map_err(|error| pin_error("pin the link at", pin)(io::Error::other(error)))?;
     info!(%interface, "program attached");
     Ok(())
 }
@@ -188,7 +201,9 @@ fn drop_mismatched(
         return Ok(());
     }
     let fits = MapInfo::from_pin(path).is_ok_and(|info| {
-        info.key_size() == 4 && info.value_size() as usize == value_size && info.max_entries() == entries
+        info.key_size() == 4
+            && info.value_size() as usize == value_size
+            && info.max_entries() == entries
     });
     if !fits {
         warn!(map = name, path = %path.display(), "replaced a pinned map of another shape: what it held is lost");
@@ -199,7 +214,9 @@ fn drop_mismatched(
 
 /// The pin directories of other ABI versions.
 fn other_versions(bpf_dir: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(bpf_dir) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(bpf_dir) else {
+        return Vec::new();
+    };
     entries
         .flatten()
         .filter(|entry| {
@@ -213,22 +230,42 @@ fn other_versions(bpf_dir: &Path) -> Vec<PathBuf> {
 }
 
 fn links(pins: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(pins) else { return Vec::new() };
-    let is_link = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(LINK_PREFIX);
-    entries.flatten().filter(is_link).map(|entry| entry.path()).collect()
+    let Ok(entries) = fs::read_dir(pins) else {
+        return Vec::new();
+    };
+    let is_link =
+        |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(LINK_PREFIX);
+    entries
+        .flatten()
+        .filter(is_link)
+        .map(|entry| entry.path())
+        .collect()
 }
 
 /// That the nearest existing ancestor of `path` is on a bpffs.
 fn check_bpffs(path: &Path) -> Result<(), DataplaneError> {
-    let existing = path.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
+    let existing = path
+        .ancestors()
+        .find(|dir| dir.exists())
+        .unwrap_or(Path::new("/"));
     let is_bpffs = nix::sys::statfs::statfs(existing)
         .is_ok_and(|stat| stat.filesystem_type() == nix::sys::statfs::FsType(libc::BPF_FS_MAGIC));
-    if is_bpffs { Ok(()) } else { Err(DataplaneError::NoBpffs { path: path.to_owned() }) }
+    if is_bpffs {
+        Ok(())
+    } else {
+        Err(DataplaneError::NoBpffs {
+            path: path.to_owned(),
+        })
+    }
 }
 
 /// The capabilities steerd uses, by their numbers in linux/capability.h.
-const CAPABILITIES: [(u32, &str); 4] =
-    [(12, "CAP_NET_ADMIN"), (13, "CAP_NET_RAW"), (38, "CAP_PERFMON"), (39, "CAP_BPF")];
+const CAPABILITIES: [(u32, &str); 4] = [
+    (12, "CAP_NET_ADMIN"),
+    (13, "CAP_NET_RAW"),
+    (38, "CAP_PERFMON"),
+    (39, "CAP_BPF"),
+];
 const CAP_SYS_ADMIN: u32 = 21;
 
 fn check_capabilities() -> Result<(), DataplaneError> {
@@ -241,7 +278,9 @@ fn check_capabilities() -> Result<(), DataplaneError> {
     if missing.is_empty() {
         Ok(())
     } else {
-        Err(DataplaneError::Capability { missing: missing.join(", ") })
+        Err(DataplaneError::Capability {
+            missing: missing.join(", "),
+        })
     }
 }
 
@@ -284,7 +323,10 @@ mod tests {
     #[test]
     fn missing_capabilities_are_named() {
         assert_eq!(missing_capabilities(u64::MAX), Vec::<&str>::new());
-        assert_eq!(missing_capabilities(u64::MAX & !(1 << 39 | 1 << 21)), ["CAP_BPF"]);
+        assert_eq!(
+            missing_capabilities(u64::MAX & !(1 << 39 | 1 << 21)),
+            ["CAP_BPF"]
+        );
         assert_eq!(missing_capabilities(1 << 21 | 1 << 12), ["CAP_NET_RAW"]);
     }
 }

@@ -30,7 +30,11 @@ impl Mapped {
         let file = File::from(fd.as_fd().try_clone_to_owned()?);
         // SAFETY: a new mapping at an address of the kernel's choice aliases nothing in Rust.
         let base = unsafe { mmap(None, bytes, protection, MapFlags::MAP_SHARED, &file, 0) }?;
-        Ok(Self { base: base.cast(), words, stride })
+        Ok(Self {
+            base: base.cast(),
+            words,
+            stride,
+        })
     }
 
     /// The words of one element; empty if there is no such element.
@@ -53,7 +57,10 @@ impl Mapped {
 
     /// The bytes of one element, word by word.
     pub(super) fn bytes(&self, index: u32) -> Vec<u8> {
-        self.element(index).iter().flat_map(|word| word.load().to_ne_bytes()).collect()
+        self.element(index)
+            .iter()
+            .flat_map(|word| word.load().to_ne_bytes())
+            .collect()
     }
 }
 

@@ -21,12 +21,12 @@ use std::{
     net::IpAddr,
 };
 
-pub(crate) use error::DataplaneError;
-pub(crate) use load::unload;
 use aya::{
     Ebpf,
     maps::{Map, MapData, PerCpuArray},
 };
+pub(crate) use error::DataplaneError;
+pub(crate) use load::unload;
 use mapped::Mapped;
 use placement::{Ids, Region, Regions, ServiceKey};
 use steerd_core::{
@@ -105,7 +105,9 @@ impl Dataplane {
     pub(crate) fn load(config: &Config) -> Result<Self, DataplaneError> {
         for interface in &config.interfaces {
             if nix::net::if_::if_nametoindex(interface.as_str()).is_err() {
-                return Err(DataplaneError::NoInterface { interface: interface.clone() });
+                return Err(DataplaneError::NoInterface {
+                    interface: interface.clone(),
+                });
             }
         }
         let mut ebpf = load::load(config)?;
@@ -167,7 +169,9 @@ impl Dataplane {
     ) -> BTreeMap<BackendKey, bool> {
         let mut restored = BTreeMap::new();
         for service in services {
-            let Some(id) = self.services.get(&key(service.address, service.port, service.protocol))
+            let Some(id) = self
+                .services
+                .get(&key(service.address, service.port, service.protocol))
             else {
                 continue;
             };
@@ -188,35 +192,57 @@ impl Dataplane {
     }
 
     /// Steers a service so. A service that is new takes effect with [`Dataplane::commit`].
-    pub(crate) fn steer(&mut self, steering: &Steering, now: Instant) -> Result<(), DataplaneError> {
+    pub(crate) fn steer(
+        &mut self,
+        steering: &Steering,
+        now: Instant,
+    ) -> Result<(), DataplaneError> {
         let key = key(steering.address, steering.port, steering.protocol);
         let id = self
             .services
             .get_or_take(&key)
-            .ok_or(DataplaneError::Full { what: "another service", limit: MAX_SERVICES - 1 })?;
+            .ok_or(DataplaneError::Full {
+                what: "another service",
+                limit: MAX_SERVICES - 1,
+            })?;
         let mut ids = Vec::with_capacity(steering.backends.len());
         for backend in &steering.backends {
             let identity = (id, words(backend.address), backend.port.to_be());
             let number = self
                 .backends
                 .get_or_take(&identity)
-                .ok_or(DataplaneError::Full { what: "another backend", limit: MAX_BACKENDS - 1 })?;
+                .ok_or(DataplaneError::Full {
+                    what: "another backend",
+                    limit: MAX_BACKENDS - 1,
+                })?;
             self.write_backend(number, identity, backend);
             ids.push((number, identity, backend.name.clone()));
         }
         let ring: Vec<u16> = steering
             .ring
             .iter()
-            .map(|&index| ids.get(usize::from(index)).map_or(0, |&(number, _, _)| number as u16))
+            .map(|&index| {
+                ids.get(usize::from(index))
+                    .map_or(0, |&(number, _, _)| number as u16)
+            })
             .collect();
         let before = self.steered.get(&steering.service);
         let region = match before {
             Some(before) if before.key == key => before.region,
-            _ => self.maps.find_service(key).map(|(_, service)| region_of(&service)).unwrap_or_default(),
+            _ => self
+                .maps
+                .find_service(key)
+                .map(|(_, service)| region_of(&service))
+                .unwrap_or_default(),
         };
         let region = self.write_ring(&ring, region, now)?;
         let known = BTreeSet::from_iter(ids.iter().map(|&(number, _, _)| number));
-        let steered = Steered { key, id, region, backends: ids };
+        let steered = Steered {
+            key,
+            id,
+            region,
+            backends: ids,
+        };
         let before = self.steered.insert(steering.service.clone(), steered);
         match self.maps.find_service(key) {
             Some((slot, _)) if before.as_ref().is_none_or(|before| before.key == key) => {
@@ -242,7 +268,9 @@ impl Dataplane {
 
     /// Steers a service no more. Takes effect with [`Dataplane::commit`].
     pub(crate) fn unsteer(&mut self, service: &Name, now: Instant) {
-        let Some(steered) = self.steered.remove(service) else { return };
+        let Some(steered) = self.steered.remove(service) else {
+            return;
+        };
         self.dirty = true;
         self.regions.retire(steered.region, now);
         self.services.release(&steered.key);
@@ -252,20 +280,28 @@ impl Dataplane {
     }
 
     /// Tells the program whose frames are for this host and whose were steered already.
-    pub(crate) fn set_macs(&mut self, own: Vec<Own>, forwarders: Vec<[u8; 6]>) -> Result<(), DataplaneError> {
+    pub(crate) fn set_macs(
+        &mut self,
+        own: Vec<Own>,
+        forwarders: Vec<[u8; 6]>,
+    ) -> Result<(), DataplaneError> {
         if own == self.own && forwarders == self.forwarders {
             return Ok(());
         }
-        let mut macs: Vec<(u64, MacOwner)> =
-            own.iter().map(|own| (mac_word(own.mac), MacOwner::Own)).collect();
+        let mut macs: Vec<(u64, MacOwner)> = own
+            .iter()
+            .map(|own| (mac_word(own.mac), MacOwner::Own))
+            .collect();
         macs.extend(
             forwarders
                 .iter()
                 .filter(|mac| own.iter().all(|own| own.mac != **mac))
                 .map(|&mac| (mac_word(mac), MacOwner::Forwarder)),
         );
-        let (seed, table) = placement::place_macs(&macs)
-            .ok_or(DataplaneError::Full { what: "another peer", limit: MAC_SLOTS / 4 })?;
+        let (seed, table) = placement::place_macs(&macs).ok_or(DataplaneError::Full {
+            what: "another peer",
+            limit: MAC_SLOTS / 4,
+        })?;
         let base = self.maps.spare(control::MACS, MAC_SLOTS);
         for (slot, entry) in (base..).zip(table) {
             if let [word] = self.maps.macs.element(slot) {
@@ -295,8 +331,10 @@ impl Dataplane {
         }
         let steered: Vec<&Steered> = self.steered.values().collect();
         let keys: Vec<ServiceKey> = steered.iter().map(|steered| steered.key).collect();
-        let (seed, slots) = placement::place_services(&keys)
-            .ok_or(DataplaneError::Full { what: "another service", limit: MAX_SERVICES - 1 })?;
+        let (seed, slots) = placement::place_services(&keys).ok_or(DataplaneError::Full {
+            what: "another service",
+            limit: MAX_SERVICES - 1,
+        })?;
         let base = self.maps.spare(control::SERVICES, SERVICE_SLOTS);
         for slot in base..base + SERVICE_SLOTS {
             if let Some(port_proto_id) = self.maps.services.element(slot).get(2) {
@@ -381,7 +419,12 @@ impl Dataplane {
             Mode::Local | Mode::Auto => abi::Mode::Local,
         };
         let mac = backend.next_hop.map_or(0, |hop| mac_word(hop.mac));
-        let state = BackendState { mac, generation, mode, alive: backend.alive };
+        let state = BackendState {
+            mac,
+            generation,
+            mode,
+            alive: backend.alive,
+        };
         let entry = Backend {
             state: Shared::new(state.pack()),
             source_mac: Shared::new(source),
@@ -458,8 +501,10 @@ impl Maps {
         let macs = array(maps::MACS)?;
         let mut stats = |name: &'static str| -> Result<_, DataplaneError> {
             let map = ebpf.take_map(name).ok_or_else(|| missing(name))?;
-            PerCpuArray::try_from(map)
-                .map_err(|error| DataplaneError::Map { map: name, source: io::Error::other(error) })
+            PerCpuArray::try_from(map).map_err(|error| DataplaneError::Map {
+                map: name,
+                source: io::Error::other(error),
+            })
         };
         let verdict_stats = stats(maps::VERDICT_STATS)?;
         let service_stats = stats(maps::SERVICE_STATS)?;
@@ -497,7 +542,11 @@ impl Maps {
     }
 
     fn services_in_use(&self) -> impl Iterator<Item = Service> {
-        let base = self.control.element(0).get(control::SERVICES).map_or(0, Shared::load) as u32;
+        let base = self
+            .control
+            .element(0)
+            .get(control::SERVICES)
+            .map_or(0, Shared::load) as u32;
         (base..base + SERVICE_SLOTS).filter_map(|slot| self.service(slot))
     }
 
@@ -519,19 +568,24 @@ impl Maps {
     fn backends_in_use(&self) -> impl Iterator<Item = (u32, Backend)> {
         (1..self.backends.len()).filter_map(|number| {
             self.backend_state(number)?;
-            Some((number, Backend::from_words(read(self.backends.element(number))?)))
+            Some((
+                number,
+                Backend::from_words(read(self.backends.element(number))?),
+            ))
         })
     }
 
     fn ring_is(&self, region: Region, ring: &[u16]) -> bool {
         region.slots as usize == ring.len()
-            && (region.first..).zip(ring.chunks(RING_LINE as usize)).all(|(line, ids)| {
-                let words = self.rings.element(line);
-                ids.chunks(4).zip(words).all(|(ids, word)| {
-                    let mask = u64::MAX >> (64 - 16 * ids.len());
-                    word.load() & mask == pack_ids(ids) & mask
+            && (region.first..)
+                .zip(ring.chunks(RING_LINE as usize))
+                .all(|(line, ids)| {
+                    let words = self.rings.element(line);
+                    ids.chunks(4).zip(words).all(|(ids, word)| {
+                        let mask = u64::MAX >> (64 - 16 * ids.len());
+                        word.load() & mask == pack_ids(ids) & mask
+                    })
                 })
-            })
     }
 }
 
@@ -546,7 +600,9 @@ fn ring_word(region: Region) -> u64 {
 
 /// Up to four backend ids as they lie in memory.
 fn pack_ids(ids: &[u16]) -> u64 {
-    ids.iter().rev().fold(0, |word, &id| word << 16 | u64::from(id))
+    ids.iter()
+        .rev()
+        .fold(0, |word, &id| word << 16 | u64::from(id))
 }
 
 /// Writes an entry: its first word last, because that one says that it is valid.
@@ -579,7 +635,10 @@ fn words(address: IpAddr) -> [u64; 2] {
 }
 
 fn missing(map: &'static str) -> DataplaneError {
-    DataplaneError::Map { map, source: io::Error::from(io::ErrorKind::NotFound) }
+    DataplaneError::Map {
+        map,
+        source: io::Error::from(io::ErrorKind::NotFound),
+    }
 }
 
 /// A random word that is not zero.
@@ -588,6 +647,9 @@ fn random_word() -> Result<u64, DataplaneError> {
     let mut bytes = [0; 8];
     fs::File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut bytes))
-        .map_err(|source| DataplaneError::Map { map: maps::CONTROL, source })?;
+        .map_err(|source| DataplaneError::Map {
+            map: maps::CONTROL,
+            source,
+        })?;
     Ok(u64::from_ne_bytes(bytes) | 1)
 }

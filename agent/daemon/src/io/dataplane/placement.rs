@@ -162,7 +162,10 @@ impl Regions {
         if next < lines {
             free.insert(next, lines - next);
         }
-        Self { free, retired: VecDeque::new() }
+        Self {
+            free,
+            retired: VecDeque::new(),
+        }
     }
 
     /// Room for `slots` slots, first fit.
@@ -219,7 +222,9 @@ mod tests {
         let keys: Vec<ServiceKey> = (0..MAX_SERVICES - 1)
             .map(|n| {
                 let [.., b, c] = n.to_be_bytes();
-                let addr = std::net::Ipv4Addr::new(10, 0, b, c).to_ipv6_mapped().octets();
+                let addr = std::net::Ipv4Addr::new(10, 0, b, c)
+                    .to_ipv6_mapped()
+                    .octets();
                 (addr_words(addr), Service::key(443_u16.to_be(), 6))
             })
             .collect();
@@ -236,7 +241,11 @@ mod tests {
     fn sixty_macs_find_a_place() {
         let macs: Vec<(u64, MacOwner)> = (0..60_u8)
             .map(|n| {
-                let owner = if n < 8 { MacOwner::Own } else { MacOwner::Forwarder };
+                let owner = if n < 8 {
+                    MacOwner::Own
+                } else {
+                    MacOwner::Forwarder
+                };
                 (mac_word([2, 0, 0, 0, 1, n]), owner)
             })
             .collect();
@@ -261,15 +270,37 @@ mod tests {
     #[test]
     fn regions_wait_before_they_are_used_again() {
         let at = |ms| Instant::from_origin(Duration::from_millis(ms));
-        let mut regions = Regions::new(4, &mut [Region { first: 1, slots: 40 }]);
+        let mut regions = Regions::new(
+            4,
+            &mut [Region {
+                first: 1,
+                slots: 40,
+            }],
+        );
         let first = regions.take(32, at(0)).expect("a line before");
         assert_eq!(first.first, 0);
         let last = regions.take(5, at(0)).expect("a line behind");
         assert_eq!(last.first, 3);
         assert!(regions.take(1, at(0)).is_none());
         regions.retire(first, at(0));
-        regions.retire(Region { first: 1, slots: 40 }, at(0));
-        assert!(regions.take(1, at(999)).is_none(), "a packet may still read it");
-        assert_eq!(regions.take(96, at(1000)), Some(Region { first: 0, slots: 96 }), "merged");
+        regions.retire(
+            Region {
+                first: 1,
+                slots: 40,
+            },
+            at(0),
+        );
+        assert!(
+            regions.take(1, at(999)).is_none(),
+            "a packet may still read it"
+        );
+        assert_eq!(
+            regions.take(96, at(1000)),
+            Some(Region {
+                first: 0,
+                slots: 96
+            }),
+            "merged"
+        );
     }
 }

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use aya::{Pod, maps::{MapData, MapType, PerCpuArray}};
+use aya::{
+    Pod,
+    maps::{MapData, MapType, PerCpuArray},
+};
 use steerd_core::{
     api::{Flow, Flows, FlowsQuery, MapDump, MapEntry, MapInfo, Maps as MapList, VerdictCount},
     config::Name,
 };
 use steerd_ebpf::{
     abi::{Counter, maps},
-    flow,
-    inspect,
+    flow, inspect,
     verdict::Verdict,
 };
 
@@ -63,8 +65,11 @@ impl Dataplane {
     /// The flows that fit a query; it is refused in words where it names what is not there.
     pub(crate) fn flows(&self, query: &FlowsQuery) -> Result<Flows, String> {
         self.check(query)?;
-        let services: BTreeMap<u32, &Name> =
-            self.steered.iter().map(|(name, steered)| (steered.id, name)).collect();
+        let services: BTreeMap<u32, &Name> = self
+            .steered
+            .iter()
+            .map(|(name, steered)| (steered.id, name))
+            .collect();
         let backends: BTreeMap<u32, &Name> = self
             .steered
             .values()
@@ -72,14 +77,19 @@ impl Dataplane {
             .map(|(number, _, name)| (*number, name))
             .collect();
         let named = |names: &BTreeMap<u32, &Name>, id: u16| {
-            names.get(&u32::from(id)).map_or_else(|| id.to_string(), ToString::to_string)
+            names
+                .get(&u32::from(id))
+                .map_or_else(|| id.to_string(), ToString::to_string)
         };
         let fits = |wanted: &Option<String>, name: &str| {
             wanted.as_deref().is_none_or(|wanted| wanted == name)
         };
         let limit = query.limit() as usize;
         let clock = Clock::read();
-        let mut found = Flows { total: 0, flows: Vec::new() };
+        let mut found = Flows {
+            total: 0,
+            flows: Vec::new(),
+        };
         let four = entries(&self.maps.flows4, 2).filter_map(|entry| inspect::flow4(&entry));
         let six = entries(&self.maps.flows6, 4).filter_map(|entry| inspect::flow6(&entry));
         for flow in four.chain(six) {
@@ -112,36 +122,44 @@ impl Dataplane {
             backends.any(|(.., name)| name.as_str() == wanted)
         };
         match (query.service.as_deref(), query.backend.as_deref()) {
-            (Some(service), _) if !is_service(service) && !is_number(service) => {
-                Err(format!("no service {service}: `steerctl services` lists them"))
-            }
-            (_, Some(backend)) if !is_backend(backend) && !is_number(backend) => {
-                Err(format!("no backend {backend}: `steerctl backends` lists them"))
-            }
+            (Some(service), _) if !is_service(service) && !is_number(service) => Err(format!(
+                "no service {service}: `steerctl services` lists them"
+            )),
+            (_, Some(backend)) if !is_backend(backend) && !is_number(backend) => Err(format!(
+                "no backend {backend}: `steerctl backends` lists them"
+            )),
             _ => Ok(()),
         }
     }
 
     /// The maps.
     pub(crate) fn map_list(&self) -> MapList {
-        let infos = maps::ALL.into_iter().filter_map(|(name, value_size, entries, purpose)| {
-            let path = self.config.bpf_dir.join(steerd_ebpf::abi::PIN_DIR).join(name);
-            let info = aya::maps::MapInfo::from_pin(path).ok()?;
-            Some(MapInfo {
-                name: name.to_owned(),
-                id: info.id(),
-                map_type: match info.map_type() {
-                    Ok(MapType::PerCpuArray) => "percpu-array".to_owned(),
-                    Ok(MapType::Array) => "array".to_owned(),
-                    _ => "unknown".to_owned(),
-                },
-                key_size: info.key_size(),
-                value_size: u32::try_from(value_size).unwrap_or_default(),
-                max_entries: entries,
-                purpose: purpose.to_owned(),
-            })
-        });
-        MapList { maps: infos.collect() }
+        let infos = maps::ALL
+            .into_iter()
+            .filter_map(|(name, value_size, entries, purpose)| {
+                let path = self
+                    .config
+                    .bpf_dir
+                    .join(steerd_ebpf::abi::PIN_DIR)
+                    .join(name);
+                let info = aya::maps::MapInfo::from_pin(path).ok()?;
+                Some(MapInfo {
+                    name: name.to_owned(),
+                    id: info.id(),
+                    map_type: match info.map_type() {
+                        Ok(MapType::PerCpuArray) => "percpu-array".to_owned(),
+                        Ok(MapType::Array) => "array".to_owned(),
+                        _ => "unknown".to_owned(),
+                    },
+                    key_size: info.key_size(),
+                    value_size: u32::try_from(value_size).unwrap_or_default(),
+                    max_entries: entries,
+                    purpose: purpose.to_owned(),
+                })
+            });
+        MapList {
+            maps: infos.collect(),
+        }
     }
 
     /// The entries of a map that are in use, decoded, from an index on; refused in words where
@@ -160,18 +178,29 @@ impl Dataplane {
             maps::BACKEND_STATS => Source::Counters(&self.maps.backend_stats),
             _ => return Err(format!("no map {name}: `steerctl maps list` lists them")),
         };
-        let mut dump = MapDump { name: name.to_owned(), entries: Vec::new(), next: None };
+        let mut dump = MapDump {
+            name: name.to_owned(),
+            entries: Vec::new(),
+            next: None,
+        };
         let first = u32::try_from(from).unwrap_or(u32::MAX);
         for key in first..source.len() {
             if dump.entries.len() >= MapDump::MAX_ENTRIES {
                 dump.next = Some(u64::from(key));
                 break;
             }
-            let Some(bytes) = source.bytes(key) else { continue };
+            let Some(bytes) = source.bytes(key) else {
+                continue;
+            };
             for fields in inspect::decode(name, key, &bytes) {
-                let fields =
-                    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-                dump.entries.push(MapEntry { key: u64::from(key), fields });
+                let fields = fields
+                    .into_iter()
+                    .map(|(name, value)| (name.to_owned(), value))
+                    .collect();
+                dump.entries.push(MapEntry {
+                    key: u64::from(key),
+                    fields,
+                });
             }
         }
         Ok(dump)
@@ -209,11 +238,15 @@ impl Source<'_> {
 
 /// The sum over all CPUs; zero where the kernel does not answer.
 fn sum(counters: &PerCpuArray<MapData, Counts>, index: u32) -> Counter {
-    let Ok(values) = counters.get(&index, 0) else { return Counter::default() };
-    values.iter().fold(Counter::default(), |sum, Counts(counter)| Counter {
-        packets: sum.packets.wrapping_add(counter.packets),
-        bytes: sum.bytes.wrapping_add(counter.bytes),
-    })
+    let Ok(values) = counters.get(&index, 0) else {
+        return Counter::default();
+    };
+    values
+        .iter()
+        .fold(Counter::default(), |sum, Counts(counter)| Counter {
+            packets: sum.packets.wrapping_add(counter.packets),
+            bytes: sum.bytes.wrapping_add(counter.bytes),
+        })
 }
 
 /// The entries, of so many words each, whose last word is not zero.
@@ -222,7 +255,12 @@ fn entries(mapped: &Mapped, words: usize) -> impl Iterator<Item = Vec<u8>> {
         .all()
         .chunks_exact(words)
         .filter(|entry| entry.last().is_some_and(|value| value.load() != 0))
-        .map(|entry| entry.iter().flat_map(|word| word.load().to_ne_bytes()).collect())
+        .map(|entry| {
+            entry
+                .iter()
+                .flat_map(|word| word.load().to_ne_bytes())
+                .collect()
+        })
 }
 
 /// The kernel's jiffies, as seen from here.
@@ -235,7 +273,8 @@ impl Clock {
     fn read() -> Self {
         use nix::time::{ClockId, clock_getres, clock_gettime};
         // The coarse clocks tick once a jiffy.
-        let tick = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).map_or(4_000_000, |res| res.tv_nsec());
+        let tick =
+            clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).map_or(4_000_000, |res| res.tv_nsec());
         let hz = 1_000_000_000 / u64::try_from(tick).unwrap_or(4_000_000).max(1);
         let monotonic = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| {
             u64::try_from(time.tv_sec()).unwrap_or(0) * hz
@@ -243,7 +282,10 @@ impl Clock {
         });
         // Jiffies begin five minutes before their lower 32 bits wrap (INITIAL_JIFFIES).
         let initial = u64::from(0_u32.wrapping_sub(300 * hz as u32));
-        Self { now: flow::seen(initial.wrapping_add(monotonic)), hz }
+        Self {
+            now: flow::seen(initial.wrapping_add(monotonic)),
+            hz,
+        }
     }
 
     fn seconds_since(&self, seen: u32) -> u64 {

@@ -1,0 +1,360 @@
+//! A whole node: virtual routers, backends and services, tied together.
+//!
+//! The daemon calls [`Node::handle`] with each event and [`Node::tick`] at [`Node::next_deadline`],
+//! and after either takes what [`Node::poll_action`] gives until there is none. It should drain its
+//! sockets before it calls `tick`, so that no timer fires over an advert that has already arrived.
+//! It starts with the state of each interface ([`Event::Link`]) and [`Event::LocalAddresses`]: until
+//! it knows them, a node takes part in no election.
+//!
+//! How the parts hang together, in the order [`Node::handle`] works in:
+//!
+//! ```text
+//!  adverts that stopped --> health --> steering (tier, ring) --> ability --> election
+//!       (evidence)       up or down    what new flows get     of a router   its role
+//! ```
+//!
+//! * `network`: what the host's surroundings look like: links, addresses, next hops.
+//! * `steering`: which backends a service's traffic goes to.
+//! * `routers`: the virtual routers.
+//! * `reload`: from one configuration to the next.
+//! * `status`: what the control socket tells.
+
+mod network;
+mod reload;
+mod routers;
+mod status;
+mod steering;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
+};
+
+pub use self::routers::FailoverError;
+use self::{network::Network, steering::ServiceState};
+use crate::{
+    action::{Action, Notice},
+    config::{Config, Name},
+    event::{BackendKey, Command, Event},
+    health::{Change, Health},
+    plan::Plan,
+    time::Instant,
+    vrrp::election::{Election, Input},
+};
+
+/// What an earlier daemon left behind; the default is a cold start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Whether each backend was alive, from the pinned maps. One that was counts as up until its
+    /// probes say otherwise.
+    pub backends: BTreeMap<BackendKey, bool>,
+    /// The virtual routers whose addresses are on their interface because the daemon stopped only
+    /// moments ago. The node goes on as their master.
+    pub masters: BTreeSet<Name>,
+}
+
+/// A node.
+#[derive(Debug)]
+pub struct Node {
+    config: Config,
+    health: Health,
+    network: Network,
+    routers: BTreeMap<Name, Election>,
+    services: BTreeMap<Name, ServiceState>,
+    /// The backends at each address.
+    backends_at: BTreeMap<IpAddr, Vec<BackendKey>>,
+    actions: VecDeque<Action>,
+    /// Something that decides on the ability of virtual routers may have changed.
+    reconsider: bool,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Running,
+    Stopping,
+    Stopped,
+}
+
+impl Node {
+    /// A node that starts now. `seed` is for the jitter of probes.
+    #[must_use]
+    pub fn new(config: Config, restored: &Restored, seed: u64, now: Instant) -> Self {
+        let routers = config.virtual_routers.iter().map(|router| {
+            let resumed = restored.masters.contains(&router.name);
+            let election = Election::new(router.clone(), router.source, resumed, now);
+            (router.name.clone(), election)
+        });
+        let services = config.services.iter().map(|service| {
+            let resumed = service.backends.iter().any(|backend| {
+                let key = BackendKey::of(service, backend);
+                restored.backends.get(&key).is_some_and(|alive| *alive)
+            });
+            (service.name.clone(), ServiceState::new(resumed, now))
+        });
+        let mut node = Self {
+            health: Health::new(seed),
+            network: Network::default(),
+            routers: routers.collect(),
+            services: services.collect(),
+            backends_at: BTreeMap::new(),
+            actions: VecDeque::new(),
+            reconsider: true,
+            stage: Stage::Running,
+            config,
+        };
+        for service in &node.config.services {
+            for backend in &service.backends {
+                let key = BackendKey::of(service, backend);
+                let restored = restored.backends.get(&key).copied();
+                node.health.set(&key, &service.probes, restored, now);
+            }
+        }
+        node.index();
+        node.advance(now);
+        node
+    }
+
+    /// Takes an event that happened at `now`.
+    pub fn handle(&mut self, event: Event, now: Instant) {
+        match (self.stage, event) {
+            (Stage::Stopped, _) => return,
+            (Stage::Running, Event::Command(Command::Reload(config))) => self.reload(*config, now),
+            (Stage::Running, Event::Command(Command::Shutdown)) => self.stop(true, now),
+            (Stage::Stopping, Event::Command(Command::Shutdown)) => self.stop(false, now),
+            (Stage::Stopping, Event::Command(Command::Reload(_))) => {}
+            (Stage::Running | Stage::Stopping, event) => self.note(event, now),
+        }
+        self.advance(now);
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, now: Instant) {
+        if self.stage != Stage::Stopped {
+            self.advance(now);
+        }
+    }
+
+    /// What there is to do, in order.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Node::tick`] is due.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let elections = self.routers.values().filter_map(Election::next_deadline);
+        match self.stage {
+            Stage::Running => {
+                let settling = self.services.values().filter_map(ServiceState::deadline);
+                elections
+                    .chain(settling)
+                    .chain(self.health.next_deadline())
+                    .min()
+            }
+            Stage::Stopping => elections.min(),
+            Stage::Stopped => None,
+        }
+    }
+
+    /// What a reload with `config` would change.
+    #[must_use]
+    pub fn plan(&self, config: &Config) -> Plan {
+        Plan::between(&self.config, config)
+    }
+
+    /// What the node works by. After a reload its sections for the daemon are the old ones, because
+    /// only a restart changes those.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Takes note of what happened; [`Node::advance`] draws the consequences.
+    fn note(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::Probe {
+                backend,
+                probe,
+                outcome,
+                took,
+            } => {
+                let change = self.health.result(&backend, &probe, outcome, took, now);
+                self.apply(change);
+            }
+            Event::Advert {
+                router,
+                source,
+                advert,
+            } => {
+                // Our own, back from the group.
+                if self.network.is_own(source) {
+                    return;
+                }
+                self.input(
+                    &router,
+                    Input::Advert {
+                        source,
+                        advert: &advert,
+                    },
+                    now,
+                );
+                for key in self.backends_at.get(&source).into_iter().flatten() {
+                    self.health.trust(key);
+                }
+            }
+            Event::Link { interface, up } => self.link(interface, up),
+            Event::LocalAddresses(addresses) => {
+                if self.network.set_own(addresses, &self.config) {
+                    self.resolve();
+                    self.touch_all();
+                }
+            }
+            Event::Source { router, address } => {
+                if let Some(election) = self.routers.get_mut(&router) {
+                    election.set_source(address);
+                }
+            }
+            Event::NextHop { address, next_hop } => {
+                if self.network.set_next_hop(address, next_hop) {
+                    self.touch(address);
+                    self.forwarders();
+                }
+            }
+            Event::PeerMac { address, mac } => {
+                if self.network.set_mac(address, mac) {
+                    self.forwarders();
+                }
+            }
+            Event::AddressConflict {
+                router,
+                address,
+                mac,
+            } => {
+                let known = self.network.is_peer_mac(mac);
+                let ours = self
+                    .config
+                    .virtual_router(&router)
+                    .is_some_and(|router| router.addresses.iter().any(|net| net.addr() == address));
+                if ours && !known {
+                    self.input(&router, Input::Conflict { address, mac }, now);
+                }
+            }
+            // Handled by stage.
+            Event::Command(Command::Reload(_) | Command::Shutdown) => {}
+        }
+    }
+
+    /// Draws the consequences of everything noted, and of the time.
+    fn advance(&mut self, now: Instant) {
+        if self.stage == Stage::Running {
+            self.weigh_evidence(now);
+            for change in self.health.tick(now) {
+                self.apply(Some(change));
+            }
+            self.steer(now);
+            self.decide_abilities(now);
+        }
+        for name in self.router_names() {
+            self.input(&name, Input::Timer, now);
+        }
+        if self.stage == Stage::Stopping && self.routers.values().all(Election::is_stopped) {
+            self.actions.push_back(Action::Exit);
+            self.stage = Stage::Stopped;
+        }
+    }
+
+    fn apply(&mut self, change: Option<Change>) {
+        Self::apply_to(&mut self.actions, &mut self.services, change);
+    }
+
+    fn apply_to(
+        actions: &mut VecDeque<Action>,
+        services: &mut BTreeMap<Name, ServiceState>,
+        change: Option<Change>,
+    ) {
+        match change {
+            None => {}
+            Some(Change::Run { backend, probe }) => {
+                actions.push_back(Action::RunProbe { backend, probe });
+            }
+            Some(Change::Turned { backend, up, cause }) => {
+                if let Some(service) = services.get_mut(&backend.service) {
+                    service.touch();
+                }
+                actions.push_back(Action::Notice(Notice::Backend { backend, up, cause }));
+            }
+        }
+    }
+
+    fn link(&mut self, interface: Name, up: bool) {
+        let ours = self.config.dataplane.interfaces.contains(&interface)
+            || self
+                .config
+                .virtual_routers
+                .iter()
+                .any(|router| router.interface == interface);
+        if !ours {
+            return;
+        }
+        let before = self.network.set_link(interface.clone(), up);
+        if before != Some(up) {
+            self.reconsider = true;
+            // That a link is up at the start is no news.
+            if before.is_some() || !up {
+                self.actions
+                    .push_back(Action::Notice(Notice::Link { interface, up }));
+            }
+        }
+    }
+
+    /// Which next hops are needed, and which MACs are peers', follows from configuration, own
+    /// addresses and peers heard.
+    fn resolve(&mut self) {
+        let peers = self.routers.values().flat_map(|election| {
+            let configured = election.config().peers.iter().copied();
+            configured.chain(election.peers().iter().map(|(address, _)| address))
+        });
+        let peers = peers.collect();
+        self.actions
+            .extend(self.network.set_wanted(&self.config, peers));
+        self.forwarders();
+    }
+
+    fn forwarders(&mut self) {
+        self.actions
+            .extend(self.network.forwarders().map(Action::Forwarders));
+    }
+
+    /// Rebuilds what is derived from the configuration alone.
+    fn index(&mut self) {
+        self.backends_at.clear();
+        for service in &self.config.services {
+            for backend in &service.backends {
+                let keys = self.backends_at.entry(backend.address).or_default();
+                keys.push(BackendKey::of(service, backend));
+            }
+        }
+        self.resolve();
+        self.touch_all();
+    }
+
+    /// The steering of services with a backend at `address` is to be looked at again.
+    fn touch(&mut self, address: IpAddr) {
+        for key in self.backends_at.get(&address).into_iter().flatten() {
+            if let Some(service) = self.services.get_mut(&key.service) {
+                service.touch();
+            }
+        }
+        self.reconsider = true;
+    }
+
+    fn touch_all(&mut self) {
+        self.services.values_mut().for_each(ServiceState::touch);
+        self.reconsider = true;
+    }
+
+    fn router_names(&self) -> Vec<Name> {
+        self.routers.keys().cloned().collect()
+    }
+}

@@ -1,0 +1,192 @@
+//! What a node knows of its surroundings: links, its own addresses, next hops and peers' MACs.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use crate::{
+    action::Action,
+    config::{Backend, Config, Mode, Name},
+    event::NextHop,
+};
+
+/// The most MACs that are remembered of addresses that may yet become peers.
+const MAX_MACS: usize = 64;
+
+/// How a backend can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// It is this host.
+    Local,
+    /// On the segment.
+    Dsr(NextHop),
+    /// Nobody answers for its address.
+    Lost,
+    /// Not known yet.
+    Pending,
+}
+
+/// The surroundings.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Network {
+    links: BTreeMap<Name, bool>,
+    /// This host's addresses without virtual ones; none: not told yet.
+    own: Option<BTreeSet<IpAddr>>,
+    told: BTreeSet<IpAddr>,
+    peers: BTreeSet<IpAddr>,
+    /// What is resolved; inner none: asked, but not answered yet; then the answer.
+    next_hops: BTreeMap<IpAddr, Option<Option<NextHop>>>,
+    macs: BTreeMap<IpAddr, [u8; 6]>,
+    forwarders: Vec<[u8; 6]>,
+}
+
+impl Network {
+    /// Whether the link can carry packets; none: not told yet.
+    pub(super) fn link(&self, interface: &Name) -> Option<bool> {
+        self.links.get(interface).copied()
+    }
+
+    /// The state before.
+    pub(super) fn set_link(&mut self, interface: Name, up: bool) -> Option<bool> {
+        self.links.insert(interface, up)
+    }
+
+    /// Whether `address` is this host's own and not virtual.
+    pub(super) fn is_own(&self, address: IpAddr) -> bool {
+        self.own.as_ref().is_some_and(|own| own.contains(&address))
+    }
+
+    /// Takes this host's addresses; whether that changes anything but virtual ones.
+    pub(super) fn set_own(&mut self, told: BTreeSet<IpAddr>, config: &Config) -> bool {
+        self.told = told;
+        self.sort_own(Some(config))
+    }
+
+    /// Tells virtual addresses from own ones anew.
+    pub(super) fn reconfigure(&mut self, config: &Config) {
+        let told = self.own.is_some();
+        self.sort_own(told.then_some(config));
+    }
+
+    fn sort_own(&mut self, config: Option<&Config>) -> bool {
+        let Some(config) = config else { return false };
+        let routers = config.virtual_routers.iter();
+        let virtual_ones: BTreeSet<IpAddr> = routers
+            .flat_map(|router| &router.addresses)
+            .map(|net| net.addr())
+            .collect();
+        let own = Some(self.told.difference(&virtual_ones).copied().collect());
+        let changed = own != self.own;
+        self.own = own;
+        changed
+    }
+
+    /// How `backend` is reached: the mode, where that is known, and the way.
+    pub(super) fn reach(&self, backend: &Backend) -> (Mode, Reach) {
+        let mode = match (backend.mode, &self.own) {
+            (Mode::Local | Mode::Dsr, _) => backend.mode,
+            (Mode::Auto, Some(own)) if own.contains(&backend.address) => Mode::Local,
+            (Mode::Auto, Some(_)) => Mode::Dsr,
+            (Mode::Auto, None) => Mode::Auto,
+        };
+        let reach = match mode {
+            Mode::Local => Reach::Local,
+            Mode::Auto => Reach::Pending,
+            Mode::Dsr => match self.next_hops.get(&backend.address) {
+                Some(Some(Some(next_hop))) => Reach::Dsr(*next_hop),
+                Some(Some(None)) => Reach::Lost,
+                Some(None) | None => Reach::Pending,
+            },
+        };
+        (mode, reach)
+    }
+
+    /// Takes the next hop of an address that is resolved; whether it is another one.
+    pub(super) fn set_next_hop(&mut self, address: IpAddr, next_hop: Option<NextHop>) -> bool {
+        match self.next_hops.get_mut(&address) {
+            Some(known) if *known != Some(next_hop) => {
+                *known = Some(next_hop);
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// Takes the MAC of a peer, or of one whose first advert is about to be handled; whether it is
+    /// news.
+    pub(super) fn set_mac(&mut self, address: IpAddr, mac: [u8; 6]) -> bool {
+        if self.macs.len() >= MAX_MACS && !self.macs.contains_key(&address) {
+            let peers = &self.peers;
+            self.macs.retain(|known, _| peers.contains(known));
+            if self.macs.len() >= MAX_MACS {
+                return false;
+            }
+        }
+        self.macs.insert(address, mac) != Some(mac)
+    }
+
+    /// Whether `mac` is a known peer's.
+    pub(super) fn is_peer_mac(&self, mac: [u8; 6]) -> bool {
+        self.peer_macs().any(|known| known == mac)
+    }
+
+    /// The peers' MACs, where they changed since the last call.
+    pub(super) fn forwarders(&mut self) -> Option<Vec<[u8; 6]>> {
+        let macs: BTreeSet<[u8; 6]> = self.peer_macs().collect();
+        let macs: Vec<[u8; 6]> = macs.into_iter().collect();
+        (macs != self.forwarders).then(|| {
+            self.forwarders.clone_from(&macs);
+            macs
+        })
+    }
+
+    /// Takes the peers; what to resolve and what no longer.
+    pub(super) fn set_wanted(&mut self, config: &Config, peers: BTreeSet<IpAddr>) -> Vec<Action> {
+        self.peers = peers;
+        let backends = config.services.iter().flat_map(|service| &service.backends);
+        let dsr = backends.filter(|backend| self.reach(backend).0 == Mode::Dsr);
+        let dsr = dsr.map(|backend| backend.address);
+        // A link-local address means nothing without its interface; such a peer's MAC comes with
+        // its adverts.
+        let peers = self
+            .peers
+            .iter()
+            .copied()
+            .filter(|address| !is_link_local(*address));
+        let wanted: BTreeSet<IpAddr> = dsr.chain(peers).collect();
+        let mut actions = Vec::new();
+        self.next_hops.retain(|address, _| {
+            let keep = wanted.contains(address);
+            if !keep {
+                actions.push(Action::Forget { address: *address });
+            }
+            keep
+        });
+        for address in wanted {
+            self.next_hops.entry(address).or_insert_with(|| {
+                actions.push(Action::Resolve { address });
+                None
+            });
+        }
+        actions
+    }
+
+    fn peer_macs(&self) -> impl Iterator<Item = [u8; 6]> {
+        self.peers.iter().flat_map(|peer| {
+            let resolved = self.next_hops.get(peer).copied().flatten().flatten();
+            self.macs
+                .get(peer)
+                .copied()
+                .into_iter()
+                .chain(resolved.map(|next_hop| next_hop.mac))
+        })
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
+}

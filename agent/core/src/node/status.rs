@@ -1,0 +1,147 @@
+//! What the control socket tells of a node.
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use super::{Node, network::Reach, steering::ServiceState};
+use crate::{
+    api::{BackendState, BackendStatus, PeerStatus, ServiceStatus, VirtualRouterStatus},
+    config::{Backend, Service, VirtualRouter},
+    event::BackendKey,
+    time::Instant,
+    vrrp::election::{Election, Role},
+};
+
+impl Node {
+    /// The virtual routers and services. Packets and bytes are zero: the daemon has the counters.
+    #[must_use]
+    pub fn status(&self, now: Instant) -> (Vec<VirtualRouterStatus>, Vec<ServiceStatus>) {
+        let routers = self.config.virtual_routers.iter().filter_map(|router| {
+            self.routers
+                .get(&router.name)
+                .map(|election| router_status(router, election, now))
+        });
+        let services = self
+            .config
+            .services
+            .iter()
+            .map(|service| self.service_status(service, now));
+        (routers.collect(), services.collect())
+    }
+
+    fn service_status(&self, service: &Service, now: Instant) -> ServiceStatus {
+        let active_tier = self
+            .services
+            .get(&service.name)
+            .and_then(ServiceState::tier);
+        let backends = service.backends.iter();
+        ServiceStatus {
+            name: service.name.clone(),
+            address: service.address,
+            port: service.port,
+            protocol: service.protocol,
+            virtual_router: service.virtual_router.clone(),
+            active_tier,
+            packets: 0,
+            bytes: 0,
+            backends: backends
+                .filter_map(|backend| self.backend_status(service, backend, active_tier, now))
+                .collect(),
+        }
+    }
+
+    fn backend_status(
+        &self,
+        service: &Service,
+        backend: &Backend,
+        active_tier: Option<u8>,
+        now: Instant,
+    ) -> Option<BackendStatus> {
+        let report = self.health.report(&BackendKey::of(service, backend))?;
+        let (mode, reach) = self.network.reach(backend);
+        let healthy = matches!(report.state, BackendState::Up | BackendState::Failing);
+        let (state, reason) = match reach {
+            Reach::Lost if healthy => (
+                BackendState::Unreachable,
+                format!(
+                    "nobody on the segment answers for {}: dsr needs it on a segment of this host",
+                    backend.address
+                ),
+            ),
+            Reach::Pending if healthy => (
+                BackendState::Unreachable,
+                "its next hop is not resolved yet".to_owned(),
+            ),
+            Reach::Local | Reach::Dsr(_) | Reach::Lost | Reach::Pending => {
+                (report.state, report.reason)
+            }
+        };
+        let usable = healthy && state != BackendState::Unreachable && backend.weight > 0;
+        Some(BackendStatus {
+            name: backend.name.clone(),
+            address: backend.address,
+            port: backend.port,
+            weight: backend.weight,
+            tier: backend.tier,
+            mode,
+            state,
+            reason,
+            since_ms: millis(now.since(report.since)),
+            in_use: usable && active_tier == Some(backend.tier),
+            latency_us: report.latency.map(micros),
+            packets: 0,
+            bytes: 0,
+        })
+    }
+}
+
+fn router_status(router: &VirtualRouter, election: &Election, now: Instant) -> VirtualRouterStatus {
+    let (role, since, cause) = election.role();
+    let unheard = |address| PeerStatus {
+        address,
+        priority: None,
+        last_advert_ms: None,
+    };
+    let configured = router
+        .peers
+        .iter()
+        .map(|address| (*address, unheard(*address)));
+    let mut peers: BTreeMap<IpAddr, PeerStatus> = configured.collect();
+    peers.extend(election.peers().iter().map(|(address, peer)| {
+        let priority = (peer.priority > 0).then_some(peer.priority);
+        let last_advert_ms = Some(millis(now.since(peer.heard)));
+        (
+            address,
+            PeerStatus {
+                address,
+                priority,
+                last_advert_ms,
+            },
+        )
+    }));
+    VirtualRouterStatus {
+        name: router.name.clone(),
+        interface: router.interface.clone(),
+        vrid: router.vrid,
+        role,
+        since_ms: millis(now.since(since)),
+        cause: cause.to_owned(),
+        priority: router.priority,
+        advert_interval_ms: millis(router.advert_interval),
+        master: if role == Role::Master {
+            None
+        } else {
+            election.master(now)
+        },
+        addresses: router.addresses.iter().map(ToString::to_string).collect(),
+        peers: peers.into_values().collect(),
+        diagnoses: election.peers().diagnoses(router).into_iter().collect(),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,106 @@
+//! What a virtual router remembers in each state.
+
+use std::{fmt, net::IpAddr};
+
+use crate::{config::Announce, time::Instant};
+
+#[derive(Debug, Clone)]
+pub(super) enum State {
+    Init,
+    Backup(Backup),
+    Master(Master),
+    Fault(Fault),
+    Stopped,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Backup {
+    pub(super) down_at: Instant,
+    /// The master whose adverts keep the timer from firing, and when the last one came.
+    pub(super) follows: Option<(IpAddr, Instant)>,
+    pub(super) late_at: Option<Instant>,
+    /// Whoever resigned last.
+    pub(super) resigned: Option<IpAddr>,
+    /// A late timer was forgiven since the last advert.
+    pub(super) forgiven: bool,
+    /// The next question for the addresses, and how many are left.
+    pub(super) probe: Option<(Instant, u8)>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Master {
+    pub(super) advert_at: Instant,
+    pub(super) sent: Instant,
+    pub(super) round: Option<Round>,
+    pub(super) resign: Option<Resign>,
+}
+
+/// A round of announcements.
+#[derive(Debug, Clone)]
+pub(super) struct Round {
+    pub(super) at: Instant,
+    pub(super) left: u8,
+    /// Another one follows.
+    pub(super) again: bool,
+    /// The first of this one was sent.
+    pub(super) begun: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Resign {
+    pub(super) until: Instant,
+    pub(super) stop: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Fault {
+    /// While the fault is a conflict: when to ask again, and how many questions were in vain.
+    pub(super) reprobe: Option<(Instant, u8)>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Conflict {
+    pub(super) address: IpAddr,
+    pub(super) mac: [u8; 6],
+}
+
+impl Round {
+    pub(super) fn new(announce: &Announce, now: Instant) -> Self {
+        Self {
+            at: now,
+            left: announce.count,
+            again: !announce.repeat_after.is_zero(),
+            begun: false,
+        }
+    }
+
+    pub(super) fn next(self, announce: &Announce) -> Option<Self> {
+        match self.left {
+            2.. => Some(Self {
+                at: self.at + announce.interval,
+                left: self.left - 1,
+                begun: true,
+                ..self
+            }),
+            0 | 1 if self.again => Some(Self {
+                at: self.at + announce.repeat_after,
+                left: announce.count,
+                again: false,
+                begun: false,
+            }),
+            0 | 1 => None,
+        }
+    }
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.mac;
+        write!(
+            f,
+            "{} is in use by {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}, which is no known \
+             peer: take the address off that host, or choose another one",
+            self.address
+        )
+    }
+}

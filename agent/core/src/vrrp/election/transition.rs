@@ -1,0 +1,437 @@
+//! What happens on the way from one state to the next, and while one lasts.
+
+use std::{mem, net::IpAddr, time::Duration};
+
+use super::{
+    Ability, Effect, Election, Role,
+    state::{Backup, Conflict, Fault, Master, Resign, Round, State},
+};
+use crate::{
+    api::human_duration,
+    time::Instant,
+    vrrp::{
+        peers::{self, Observed},
+        wire::Advert,
+    },
+};
+
+/// The least time between two adverts that answer a rival: the protocol's shortest interval.
+const ASSERT_GAP: Duration = Duration::from_millis(10);
+
+/// How often a conflict is defended against or asked about (RFC 5227 section 2.4 (b)).
+const DEFEND_GAP: Duration = Duration::from_secs(10);
+
+/// The time between questions whether a conflict has ended.
+const REPROBE_GAP: Duration = Duration::from_secs(5);
+
+/// So many questions without an answer end a conflict.
+const REPROBES: u8 = 2;
+
+/// How often a new backup asks for the addresses within its first wait.
+const FIRST_PROBES: u8 = 3;
+
+/// The longest a shutdown waits for a new holder.
+const MAX_STOP_WAIT: Duration = Duration::from_secs(3);
+
+impl Election {
+    pub(super) fn heard_master(&self, now: Instant) -> Option<(IpAddr, Duration)> {
+        let address = self.master?;
+        let peer = self.peers.get(address)?;
+        let heard = !peer.silent && now.since(peer.heard) <= peer.interval * 4;
+        heard.then_some((address, peer.interval))
+    }
+
+    /// Takes note of an advert; whether it concerns the election.
+    pub(super) fn observe(&mut self, source: IpAddr, advert: &Advert, now: Instant) -> bool {
+        if Some(source) == self.source {
+            return false;
+        }
+        let observed = self.peers.observe(&self.config, source, advert, now);
+        let diagnoses = self.peers.diagnoses(&self.config);
+        self.effects.extend(
+            diagnoses
+                .difference(&self.told)
+                .cloned()
+                .map(Effect::Misconfigured),
+        );
+        self.told = diagnoses;
+        match observed {
+            Observed::Foreign => return false,
+            Observed::Appeared => self.effects.push(Effect::Peer {
+                address: source,
+                alive: true,
+            }),
+            Observed::Known => {}
+        }
+        match advert.priority {
+            0 if self.master == Some(source) => self.master = None,
+            1.. if self.role != Role::Master => self.master = Some(source),
+            _ => {}
+        }
+        true
+    }
+
+    /// RFC 9568 6.4.2, (420).
+    pub(super) fn backup_hears(
+        &mut self,
+        backup: Backup,
+        source: IpAddr,
+        advert: &Advert,
+        now: Instant,
+    ) -> State {
+        let preempts = self.config.preempt && !self.held;
+        State::Backup(match advert.priority {
+            0 if backup
+                .follows
+                .is_none_or(|(followed, _)| followed == source) =>
+            {
+                Backup {
+                    down_at: now + self.skew(),
+                    follows: None,
+                    late_at: None,
+                    resigned: Some(source),
+                    forgiven: false,
+                    ..backup
+                }
+            }
+            0 => backup,
+            priority if priority >= self.config.priority || !preempts => {
+                self.master_interval = peers::interval(advert);
+                Backup {
+                    down_at: now + self.master_down(),
+                    follows: Some((source, now)),
+                    late_at: Some(now + self.master_interval * 3 / 2),
+                    resigned: None,
+                    forgiven: false,
+                    probe: None,
+                }
+            }
+            _ => backup,
+        })
+    }
+
+    /// RFC 9568 6.4.2, (410).
+    pub(super) fn backup_timer(&mut self, mut backup: Backup, now: Instant) -> State {
+        if let Some((at, left)) = backup.probe
+            && at <= now
+        {
+            self.effects.push(Effect::ProbeAddresses);
+            backup.probe = (left > 1).then(|| (now + self.master_down() / 4, left - 1));
+        }
+        if backup.late_at.is_some_and(|at| at <= now) {
+            backup.late_at = None;
+        }
+        if backup.down_at > now {
+            return State::Backup(backup);
+        }
+        if !backup.forgiven && now.since(backup.down_at) > self.slack() {
+            let down_at = now + self.master_interval + self.skew();
+            return State::Backup(Backup {
+                down_at,
+                forgiven: true,
+                ..backup
+            });
+        }
+        match &self.conflict {
+            Some(conflict) if !self.peers.any_heard() => {
+                let reprobe = Some((now + REPROBE_GAP, 0));
+                self.become_fault(conflict.to_string(), Fault { reprobe }, now)
+            }
+            Some(_) | None => {
+                let waited = human_duration(now.since(self.since));
+                let cause = match (backup.follows, backup.resigned, self.master(now)) {
+                    (Some((master, heard)), _, _) => {
+                        let silence = human_duration(now.since(heard));
+                        format!("no adverts from {master} for {silence}")
+                    }
+                    (None, Some(master), _) => format!("{master} resigned"),
+                    (None, None, Some(master)) => {
+                        format!("preempts {master} with priority {}", self.config.priority)
+                    }
+                    (None, None, None) => format!("no master heard for {waited}"),
+                };
+                self.become_master(cause, now)
+            }
+        }
+    }
+
+    /// RFC 9568 6.4.3, (735).
+    pub(super) fn master_hears(
+        &mut self,
+        mut master: Master,
+        source: IpAddr,
+        advert: &Advert,
+        now: Instant,
+    ) -> State {
+        let resigned = master.resign.is_some();
+        if advert.priority == 0 {
+            if !resigned {
+                self.assert_mastery(&mut master, now);
+            }
+            return State::Master(master);
+        }
+        let wins = advert.priority > self.config.priority
+            || advert.priority == self.config.priority
+                && self.source.is_none_or(|own| source > own);
+        match master.resign {
+            Some(Resign { stop: true, .. }) => {
+                self.effects.push(Effect::Release);
+                self.become_stopped(now)
+            }
+            Some(Resign { stop: false, .. }) => {
+                self.held = true;
+                let cause = format!("failover by order: {source} took over");
+                self.step_down(source, advert, cause, now)
+            }
+            None if wins => {
+                let cause = match advert.priority == self.config.priority {
+                    true => format!("{source} has the same priority and the greater address"),
+                    false => format!(
+                        "{source} has priority {} over our {}",
+                        advert.priority, self.config.priority
+                    ),
+                };
+                self.step_down(source, advert, cause, now)
+            }
+            None => {
+                self.assert_mastery(&mut master, now);
+                // Not while a round is under way, which does it anyway.
+                if master.round.as_ref().is_none_or(|round| !round.begun) {
+                    master.round = Some(Round::new(&self.config.announce, now));
+                }
+                self.announce(&mut master, now);
+                State::Master(master)
+            }
+        }
+    }
+
+    pub(super) fn master_timer(&mut self, mut master: Master, now: Instant) -> State {
+        match master.resign {
+            Some(Resign { until, .. }) if until > now => State::Master(master),
+            Some(Resign { stop: true, .. }) => {
+                self.effects.push(Effect::Release);
+                self.become_stopped(now)
+            }
+            Some(Resign { stop: false, .. }) => {
+                let waited = human_duration(self.resign_wait());
+                let what = format!(
+                    "failover called off: no peer took over within {waited}; see that steerd runs \
+                     on a peer and that `steerctl status` there shows it as backup"
+                );
+                self.cause.clone_from(&what);
+                self.effects.push(Effect::Misconfigured(what));
+                self.send(&mut master, now);
+                State::Master(Master {
+                    resign: None,
+                    ..master
+                })
+            }
+            None => {
+                if master.advert_at <= now {
+                    // On the grid of the interval, unless that is past too.
+                    let next = master.advert_at + self.config.advert_interval;
+                    self.send(&mut master, now);
+                    if next > now {
+                        master.advert_at = next;
+                    }
+                }
+                self.announce(&mut master, now);
+                State::Master(master)
+            }
+        }
+    }
+
+    pub(super) fn fault_timer(&mut self, fault: Fault, now: Instant) -> State {
+        match fault.reprobe {
+            Some((at, quiet)) if at <= now => {
+                if quiet >= REPROBES {
+                    self.conflict = None;
+                    return self.conflict_ends("the address conflict has ended".to_owned(), now);
+                }
+                self.effects.push(Effect::ProbeAddresses);
+                State::Fault(Fault {
+                    reprobe: Some((now + REPROBE_GAP, quiet + 1)),
+                })
+            }
+            Some(_) | None => State::Fault(fault),
+        }
+    }
+
+    pub(super) fn conflict_ends(&mut self, cause: String, now: Instant) -> State {
+        match self.ability.clone() {
+            Ability::Able => self.become_backup(cause, now),
+            Ability::Undecided(why) | Ability::Unable(why) => {
+                self.cause = why;
+                State::Fault(Fault::default())
+            }
+        }
+    }
+
+    pub(super) fn become_backup(&mut self, cause: String, now: Instant) -> State {
+        // A master that was heard of late keeps its own pace, not ours.
+        self.master_interval = match self.heard_master(now) {
+            Some((_, interval)) => interval,
+            None => self.config.advert_interval,
+        };
+        self.conflict = None;
+        self.enter(Role::Backup, cause, now);
+        let probe = (!self.peers.any_heard()).then(|| {
+            self.effects.push(Effect::ProbeAddresses);
+            (now + self.master_down() / 4, FIRST_PROBES - 1)
+        });
+        State::Backup(Backup {
+            down_at: now + self.master_down(),
+            follows: None,
+            late_at: None,
+            resigned: None,
+            forgiven: false,
+            probe,
+        })
+    }
+
+    pub(super) fn step_down(
+        &mut self,
+        source: IpAddr,
+        advert: &Advert,
+        cause: String,
+        now: Instant,
+    ) -> State {
+        self.effects.push(Effect::Release);
+        self.enter(Role::Backup, cause, now);
+        self.master = Some(source);
+        self.master_interval = peers::interval(advert);
+        State::Backup(Backup {
+            down_at: now + self.master_down(),
+            follows: Some((source, now)),
+            late_at: Some(now + self.master_interval * 3 / 2),
+            resigned: None,
+            forgiven: false,
+            probe: None,
+        })
+    }
+
+    pub(super) fn become_master(&mut self, cause: String, now: Instant) -> State {
+        self.held = false;
+        self.master = None;
+        // The addresses first: the advert makes the old master take them off.
+        self.effects.push(Effect::Acquire);
+        let round = Some(Round::new(&self.config.announce, now));
+        let mut master = Master {
+            advert_at: now,
+            sent: now,
+            round,
+            resign: None,
+        };
+        self.send(&mut master, now);
+        self.announce(&mut master, now);
+        self.enter(Role::Master, cause, now);
+        State::Master(master)
+    }
+
+    pub(super) fn become_fault(&mut self, cause: String, fault: Fault, now: Instant) -> State {
+        if fault.reprobe.is_none() {
+            self.conflict = None;
+        }
+        self.enter(Role::Fault, cause, now);
+        State::Fault(fault)
+    }
+
+    pub(super) fn become_stopped(&mut self, now: Instant) -> State {
+        self.enter(Role::Init, "stopped".to_owned(), now);
+        State::Stopped
+    }
+
+    pub(super) fn enter(&mut self, to: Role, cause: String, now: Instant) {
+        let from = mem::replace(&mut self.role, to);
+        if from != to {
+            self.since = now;
+            self.effects.push(Effect::Role {
+                from,
+                to,
+                cause: cause.clone(),
+            });
+        }
+        self.cause = cause;
+    }
+
+    /// Resigns, or where that is under way makes it an order to stop.
+    pub(super) fn resign(&mut self, master: Master, stop: bool, now: Instant) -> State {
+        let resign = match master.resign {
+            Some(Resign {
+                until,
+                stop: stopping,
+            }) => Resign {
+                until,
+                stop: stop || stopping,
+            },
+            None => {
+                self.effects.push(Effect::Advert { priority: 0 });
+                Resign {
+                    until: now + self.resign_wait(),
+                    stop,
+                }
+            }
+        };
+        self.cause = "handing over to a peer".to_owned();
+        let until = match resign.stop {
+            true => resign.until.min(now + MAX_STOP_WAIT),
+            false => resign.until,
+        };
+        State::Master(Master {
+            round: None,
+            resign: Some(Resign { until, ..resign }),
+            ..master
+        })
+    }
+
+    pub(super) fn send(&mut self, master: &mut Master, now: Instant) {
+        self.effects.push(Effect::Advert {
+            priority: self.config.priority,
+        });
+        master.sent = now;
+        master.advert_at = now + self.config.advert_interval;
+    }
+
+    pub(super) fn assert_mastery(&mut self, master: &mut Master, now: Instant) {
+        if now.since(master.sent) >= ASSERT_GAP {
+            self.send(master, now);
+        }
+    }
+
+    pub(super) fn announce(&mut self, master: &mut Master, now: Instant) {
+        while let Some(round) = master.round.take_if(|round| round.at <= now) {
+            self.effects.push(Effect::Announce);
+            master.round = round.next(&self.config.announce);
+        }
+    }
+
+    pub(super) fn defend(&mut self, address: IpAddr, mac: [u8; 6], now: Instant) {
+        if self.defended.is_some_and(|at| now.since(at) < DEFEND_GAP) {
+            return;
+        }
+        self.defended = Some(now);
+        self.effects.push(Effect::Announce);
+        self.effects
+            .push(Effect::Misconfigured(Conflict { address, mac }.to_string()));
+    }
+
+    /// Skew_Time of RFC 9568 6.1.
+    pub(super) fn skew(&self) -> Duration {
+        self.master_interval * (256 - u32::from(self.config.priority)) / 256
+    }
+
+    /// Active_Down_Interval of RFC 9568 6.1.
+    pub(super) fn master_down(&self) -> Duration {
+        self.master_interval * 3 + self.skew()
+    }
+
+    /// How late a timer may fire and still count.
+    pub(super) fn slack(&self) -> Duration {
+        self.master_interval / 2
+    }
+
+    /// How long a new holder may take: the longest skew, which is below an interval, and the way.
+    pub(super) fn resign_wait(&self) -> Duration {
+        self.config.advert_interval * 5 / 4 + Duration::from_millis(50)
+    }
+}

@@ -1,0 +1,394 @@
+//! The maps as they are pinned in bpffs: what the daemon would tell of them, told without it.
+//!
+//! The pins outlive the daemon, so this works when it is down, hangs or will not start. Names of
+//! services and backends are the daemon's knowledge: here they are the numbers in the maps.
+
+use std::{
+    fs, io,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::atomic::Ordering::Relaxed,
+    time::Duration,
+};
+
+use steerd_core::api::{Flow, Flows, FlowsQuery, MapDump, MapEntry, MapInfo, Maps};
+use steerd_ebpf::{
+    abi::{self, maps},
+    flow, inspect,
+};
+
+use crate::bpf::{Map, TYPE_ARRAY, TYPE_PERCPU_ARRAY};
+
+/// Why the pins do not answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PinError {
+    /// The daemon never ran, or with another directory or version.
+    #[error(
+        "there are no maps in {}: steerd of this version has not run since the boot, or with \
+         another directory (--bpf-dir; dataplane.bpf_dir in its configuration)",
+        .0.display()
+    )]
+    NoDirectory(PathBuf),
+    /// Not root.
+    #[error("only root can read the maps in {}: use sudo", .0.display())]
+    NoPermission(PathBuf),
+    /// No map of that name.
+    #[error("no map is called {name:?}; there are {}", maps::ALL.map(|map| map.0).join(", "))]
+    Unknown {
+        /// What was asked for.
+        name: String,
+    },
+    /// Not what this program was built for.
+    #[error(
+        "{} has another shape than this steerctl expects: are steerctl {} and steerd of one \
+         version?",
+        path.display(),
+        env!("CARGO_PKG_VERSION")
+    )]
+    Shape {
+        /// The pin.
+        path: PathBuf,
+    },
+    /// Any call failed.
+    #[error("cannot {step} {}", path.display())]
+    Io {
+        /// What was tried.
+        step: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A word of a query that only the daemon understands.
+    #[error(
+        "{0:?} is a name, and names are known to the running steerd only: give the number, see \
+         `steerctl maps dump SERVICES` and `steerctl maps dump BACKENDS`"
+    )]
+    Name(String),
+}
+
+/// The directory of this version's maps.
+#[derive(Debug, Clone)]
+pub(crate) struct Pins {
+    directory: PathBuf,
+}
+
+impl Pins {
+    /// The pins in the daemon's bpffs directory.
+    pub(crate) fn new(bpf_dir: &Path) -> Self {
+        Self {
+            directory: bpf_dir.join(abi::PIN_DIR),
+        }
+    }
+
+    /// Where they are.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// What maps there are.
+    pub(crate) fn maps(&self) -> Result<Maps, PinError> {
+        let maps = maps::ALL
+            .iter()
+            .map(|&(name, ..)| Ok(self.open(name)?.info));
+        Ok(Maps {
+            maps: maps.collect::<Result<_, PinError>>()?,
+        })
+    }
+
+    /// A part of a map, like [`steerd_core::api::DumpQuery`] asks for.
+    pub(crate) fn dump(&self, name: &str, from: u64) -> Result<MapDump, PinError> {
+        let pin = self.open(name)?;
+        let (mut entries, mut next) = (Vec::new(), None);
+        pin.each(from, |key, value| {
+            let found = inspect::decode(name, key, value);
+            let key = u64::from(key);
+            if entries.len() + found.len() > MapDump::MAX_ENTRIES {
+                next = Some(key);
+                return ControlFlow::Break(());
+            }
+            entries.extend(found.into_iter().map(|fields| {
+                MapEntry {
+                    key,
+                    fields: fields
+                        .into_iter()
+                        .map(|(name, value)| (name.to_owned(), value))
+                        .collect(),
+                }
+            }));
+            ControlFlow::Continue(())
+        })?;
+        Ok(MapDump {
+            name: name.to_owned(),
+            entries,
+            next,
+        })
+    }
+
+    /// Flows by the numbers of their services and backends.
+    pub(crate) fn flows(&self, query: &FlowsQuery) -> Result<Flows, PinError> {
+        let number = |text: &Option<String>| match text {
+            None => Ok(None),
+            Some(text) => text
+                .parse()
+                .map(Some)
+                .map_err(|_| PinError::Name(text.clone())),
+        };
+        let service: Option<u16> = number(&query.service)?;
+        let backend: Option<u16> = number(&query.backend)?;
+        let clock = Clock::read().map_err(|source| PinError::Io {
+            step: "read the clock for",
+            path: self.directory.clone(),
+            source,
+        })?;
+
+        let limit = query.limit() as usize;
+        let mut found = Flows {
+            total: 0,
+            flows: Vec::new(),
+        };
+        let mut take = |flow: inspect::Flow| {
+            let asked = service.is_none_or(|id| id == flow.service)
+                && backend.is_none_or(|id| id == flow.backend);
+            if !asked {
+                return;
+            }
+            found.total += 1;
+            if found.flows.len() < limit {
+                found.flows.push(Flow {
+                    client: flow.client,
+                    client_port: flow.client_port,
+                    service: flow.service.to_string(),
+                    backend: flow.backend.to_string(),
+                    state: inspect::state_name(flow.state).to_owned(),
+                    idle_s: clock.since(flow.seen).as_secs(),
+                });
+            }
+        };
+        self.open(maps::FLOWS4)?.each(0, |_, set| {
+            set.chunks_exact(size_of::<flow::Entry4>())
+                .filter_map(inspect::flow4)
+                .for_each(&mut take);
+            ControlFlow::Continue(())
+        })?;
+        self.open(maps::FLOWS6)?.each(0, |_, set| {
+            set.chunks_exact(size_of::<flow::Entry6>())
+                .filter_map(inspect::flow6)
+                .for_each(&mut take);
+            ControlFlow::Continue(())
+        })?;
+        Ok(found)
+    }
+
+    fn open(&self, name: &str) -> Result<Pin, PinError> {
+        let Some(&(name, value_size, max_entries, purpose)) =
+            maps::ALL.iter().find(|map| map.0 == name)
+        else {
+            return Err(PinError::Unknown {
+                name: name.to_owned(),
+            });
+        };
+        let path = self.directory.join(name);
+        let map = Map::open(&path).map_err(|error| self.unopened(&path, error))?;
+        let info = map.info().map_err(failed("inspect", &path))?;
+        let map_type = match info.map_type {
+            TYPE_ARRAY => "array",
+            TYPE_PERCPU_ARRAY => "percpu-array",
+            _ => return Err(PinError::Shape { path }),
+        };
+        let shape = (info.key_size, info.value_size as usize, info.max_entries);
+        if shape != (4, value_size, max_entries) || value_size % 8 != 0 {
+            return Err(PinError::Shape { path });
+        }
+        let per_cpu = info.map_type == TYPE_PERCPU_ARRAY;
+        let info = MapInfo {
+            name: name.to_owned(),
+            id: info.id,
+            map_type: map_type.to_owned(),
+            key_size: info.key_size,
+            value_size: info.value_size,
+            max_entries: info.max_entries,
+            purpose: purpose.to_owned(),
+        };
+        Ok(Pin {
+            path,
+            map,
+            info,
+            per_cpu,
+        })
+    }
+
+    fn unopened(&self, path: &Path, error: io::Error) -> PinError {
+        match error.kind() {
+            io::ErrorKind::NotFound => PinError::NoDirectory(self.directory.clone()),
+            io::ErrorKind::PermissionDenied => PinError::NoPermission(self.directory.clone()),
+            _ => failed("open the pinned map", path)(error),
+        }
+    }
+}
+
+/// An open map of the expected shape.
+#[derive(Debug)]
+struct Pin {
+    path: PathBuf,
+    map: Map,
+    info: MapInfo,
+    per_cpu: bool,
+}
+
+impl Pin {
+    /// Hands out the elements from an index on, with the bytes of each.
+    fn each(
+        &self,
+        from: u64,
+        visit: impl FnMut(u32, &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), PinError> {
+        let from = u32::try_from(from).unwrap_or(u32::MAX);
+        if self.per_cpu {
+            self.each_sum(from, visit)
+        } else {
+            self.each_mapped(from, visit)
+        }
+    }
+
+    /// An array in memory: half a million elements without a system call for each.
+    fn each_mapped(
+        &self,
+        from: u32,
+        mut visit: impl FnMut(u32, &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), PinError> {
+        let size = self.info.value_size as usize;
+        let bytes = size * self.info.max_entries as usize;
+        let view = self
+            .map
+            .view(bytes)
+            .map_err(failed("map into memory", &self.path))?;
+        let mut value = vec![0; size];
+        for (key, words) in (0..).zip(view.chunks_exact(size / 8)).skip(from as usize) {
+            for (bytes, word) in value.chunks_exact_mut(8).zip(words) {
+                bytes.copy_from_slice(&word.load(Relaxed).to_ne_bytes());
+            }
+            if visit(key, &value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// A per-CPU array: each word is the sum of the CPUs' words.
+    fn each_sum(
+        &self,
+        from: u32,
+        mut visit: impl FnMut(u32, &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), PinError> {
+        let words = self.info.value_size as usize / 8;
+        let mut values = vec![0_u64; words * possible_cpus()?];
+        let mut sum = vec![0; words * 8];
+        for key in from..self.info.max_entries {
+            // SAFETY: a per-CPU array with values of `words` words, as `open` has checked, and
+            // `values` has room for that of each possible CPU.
+            unsafe { self.map.look_up(key, &mut values) }
+                .map_err(failed("read the pinned map", &self.path))?;
+            for (at, bytes) in sum.chunks_exact_mut(8).enumerate() {
+                let total = values
+                    .chunks_exact(words)
+                    .filter_map(|value| value.get(at))
+                    .fold(0_u64, |total, word| total.wrapping_add(*word));
+                bytes.copy_from_slice(&total.to_ne_bytes());
+            }
+            if visit(key, &sum).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How many CPUs the kernel keeps values for: all that may ever be plugged in.
+fn possible_cpus() -> Result<usize, PinError> {
+    let path = Path::new("/sys/devices/system/cpu/possible");
+    let text = fs::read_to_string(path).map_err(failed("read", path))?;
+    count_cpus(&text).ok_or_else(|| failed("understand", path)(io::ErrorKind::InvalidData.into()))
+}
+
+/// The length of a list like `0-3,8`.
+fn count_cpus(list: &str) -> Option<usize> {
+    let mut count = 0;
+    for range in list.trim().split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+        count += last.checked_sub(first)? + 1;
+    }
+    Some(count)
+}
+
+/// The kernel's tick, by which the flow table tells time.
+///
+/// User space cannot read jiffies, but can compute them: they start 300 s before a wrap of 32
+/// bits (`INITIAL_JIFFIES`), go on with CLOCK_MONOTONIC, and one is the resolution of that
+/// clock's coarse form.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    tick: Duration,
+    jiffies: u64,
+}
+
+impl Clock {
+    fn read() -> io::Result<Self> {
+        let tick = timespec(|out| {
+            // SAFETY: `out` is a timespec to write to.
+            unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, out) }
+        })?;
+        let now = timespec(|out| {
+            // SAFETY: `out` is a timespec to write to.
+            unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, out) }
+        })?;
+        Self::new(tick, now).ok_or_else(|| io::ErrorKind::Unsupported.into())
+    }
+
+    fn new(tick: Duration, monotonic: Duration) -> Option<Self> {
+        let per_second = Duration::from_secs(1).div_duration_f64(tick).round();
+        if !(1.0..=10_000.0).contains(&per_second) {
+            return None;
+        }
+        let start = (1_u64 << 32) - 300 * per_second as u64;
+        let ticks = monotonic.as_nanos().checked_div(tick.as_nanos())? as u64;
+        Some(Self {
+            tick,
+            jiffies: start + ticks,
+        })
+    }
+
+    /// The time since an entry's [`flow::Value::seen`].
+    fn since(&self, seen: u32) -> Duration {
+        // The boot's first moments count differently: an entry may seem to be of the near future.
+        const FUTURE: u32 = (1 << 20) - 16;
+        match flow::age(flow::seen(self.jiffies), seen) {
+            FUTURE.. => Duration::ZERO,
+            age => self.tick * (1 << flow::SEEN_SHIFT) * age,
+        }
+    }
+}
+
+fn timespec(call: impl FnOnce(*mut libc::timespec) -> libc::c_int) -> io::Result<Duration> {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    if call(&raw mut time) != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
+}
+
+fn failed(step: &'static str, path: &Path) -> impl Fn(io::Error) -> PinError {
+    let path = path.to_owned();
+    move |source| PinError::Io {
+        step,
+        path: path.clone(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! A node of the seed's deployment, for tests and for the documentation's examples.
+
+use steerd_core::{
+    api::{
+        BackendState, BackendStatus, InterfaceStatus, PeerStatus, RecentNotice, ServiceStatus,
+        Status, VerdictCount, VirtualRouterStatus,
+    },
+    config::{Mode, Name, Protocol, XdpMode},
+    vrrp::election::Role,
+};
+
+/// Fails unless docs/steerctl.md shows exactly this as an example: its examples are the expected
+/// texts of the tests.
+pub(crate) fn documented(shown: &str) {
+    let documentation = include_str!("../../../../docs/steerctl.md");
+    assert!(
+        documentation.contains(&format!("\n{shown}```\n")),
+        "not in docs/steerctl.md:\n{shown}"
+    );
+}
+
+pub(crate) const NOW_UNIX_MS: u64 = 1_790_000_000_000;
+
+const SECOND: u64 = 1000;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
+
+pub(crate) fn status() -> Status {
+    Status {
+        node: Name::new("game-a"),
+        version: "0.1.0".into(),
+        uptime_s: (2 * HOUR + 3 * MINUTE) / SECOND,
+        config: "/etc/steerd/steerd.toml".into(),
+        interfaces: vec![InterfaceStatus {
+            name: Name::new("eth0"),
+            up: true,
+            xdp_mode: XdpMode::Driver,
+        }],
+        virtual_routers: vec![VirtualRouterStatus {
+            name: Name::new("game"),
+            interface: Name::new("eth0"),
+            vrid: 51,
+            role: Role::Master,
+            since_ms: 2 * HOUR + MINUTE,
+            cause: "no advert from 192.168.1.27 within 3.6s".into(),
+            priority: 110,
+            advert_interval_ms: SECOND,
+            master: None,
+            addresses: vec!["192.168.1.25/24".into()],
+            peers: vec![
+                PeerStatus {
+                    address: [192, 168, 1, 27].into(),
+                    priority: Some(100),
+                    last_advert_ms: Some(400),
+                },
+                PeerStatus {
+                    address: [192, 168, 1, 28].into(),
+                    priority: None,
+                    last_advert_ms: None,
+                },
+            ],
+            diagnoses: vec![
+                "192.168.1.27 sends an advert interval of 500ms, this node 1s: make them equal"
+                    .into(),
+            ],
+        }],
+        services: vec![ServiceStatus {
+            name: Name::new("game"),
+            address: [192, 168, 1, 25].into(),
+            port: 8765,
+            protocol: Protocol::Tcp,
+            virtual_router: Name::new("game"),
+            active_tier: Some(1),
+            packets: 981_204,
+            bytes: 1_181_116_006,
+            backends: vec![
+                BackendStatus {
+                    name: Name::new("primary"),
+                    address: [192, 168, 1, 26].into(),
+                    port: 8765,
+                    weight: 100,
+                    tier: 1,
+                    mode: Mode::Local,
+                    state: BackendState::Up,
+                    reason: "all probes pass".into(),
+                    since_ms: 2 * HOUR + MINUTE,
+                    in_use: true,
+                    latency_us: Some(730),
+                    packets: 981_204,
+                    bytes: 1_181_116_006,
+                },
+                BackendStatus {
+                    name: Name::new("backup"),
+                    address: [192, 168, 1, 27].into(),
+                    port: 8765,
+                    weight: 100,
+                    tier: 2,
+                    mode: Mode::Dsr,
+                    state: BackendState::Down,
+                    reason: "health: no answer within 3.0s".into(),
+                    since_ms: 4200,
+                    in_use: false,
+                    latency_us: None,
+                    packets: 0,
+                    bytes: 0,
+                },
+            ],
+        }],
+        verdicts: [("not-vip", 12_031), ("local", 981_204)]
+            .map(|(verdict, packets)| VerdictCount {
+                verdict: verdict.into(),
+                packets,
+                bytes: packets * 100,
+            })
+            .to_vec(),
+        recent: [
+            (2 * HOUR + 3 * MINUTE, "eth0: up"),
+            (2 * HOUR + 2 * MINUTE, "game/primary: up: all probes pass"),
+            (2 * HOUR + 2 * MINUTE, "game: init -> backup: started"),
+            (
+                2 * HOUR + MINUTE,
+                "game: backup -> master: no advert from 192.168.1.27 within 3.6s",
+            ),
+            (5 * MINUTE + 12 * SECOND, "game/backup: up: all probes pass"),
+            (4200, "game/backup: down: health: no answer within 3.0s"),
+        ]
+        .map(|(ago, text)| RecentNotice {
+            at_unix_ms: NOW_UNIX_MS - ago,
+            text: text.into(),
+        })
+        .to_vec(),
+    }
+}

@@ -1,0 +1,234 @@
+//! The links and addresses of the host, as the kernel's messages tell them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use rtnetlink::packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressMessage},
+    link::{LinkAttribute, LinkFlags, LinkMessage},
+};
+use steerd_core::config::Name;
+
+use super::Iface;
+
+/// The links and addresses of the host.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Table {
+    links: BTreeMap<u32, Link>,
+    addresses: BTreeSet<(u32, IpAddr)>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Link {
+    name: String,
+    up: bool,
+    mac: [u8; 6],
+}
+
+impl Table {
+    /// Takes in what a message tells; others are passed over.
+    pub(super) fn apply(&mut self, message: &RouteNetlinkMessage) {
+        match message {
+            RouteNetlinkMessage::NewLink(link) if is_link(link) => self.set_link(link),
+            RouteNetlinkMessage::DelLink(link) if is_link(link) => {
+                self.links.remove(&link.header.index);
+                self.addresses
+                    .retain(|(index, _)| *index != link.header.index);
+            }
+            RouteNetlinkMessage::NewAddress(message) => {
+                if let Some(address) = address_of(message) {
+                    self.addresses.insert((message.header.index, address));
+                }
+            }
+            RouteNetlinkMessage::DelAddress(message) => {
+                if let Some(address) = address_of(message) {
+                    self.addresses.remove(&(message.header.index, address));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The addresses of all interfaces.
+    pub(super) fn addresses(&self) -> BTreeSet<IpAddr> {
+        self.addresses.iter().map(|(_, address)| *address).collect()
+    }
+
+    /// Those of `names` that exist.
+    pub(super) fn interfaces(&self, names: &BTreeSet<Name>) -> Vec<Iface> {
+        names
+            .iter()
+            .filter_map(|name| {
+                let mut links = self.links.iter();
+                let (index, link) = links.find(|(_, link)| link.name == name.as_str())?;
+                Some(Iface {
+                    name: name.clone(),
+                    index: *index,
+                    mac: link.mac,
+                    up: link.up,
+                })
+            })
+            .collect()
+    }
+
+    fn set_link(&mut self, message: &LinkMessage) {
+        let mut link = Link {
+            name: String::new(),
+            // Set up by the administrator, and with carrier.
+            up: message
+                .header
+                .flags
+                .contains(LinkFlags::Up | LinkFlags::LowerUp),
+            mac: [0; 6],
+        };
+        for attribute in &message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name.clone_from(name),
+                LinkAttribute::Address(mac) => {
+                    link.mac = mac.as_slice().try_into().unwrap_or_default();
+                }
+                _ => {}
+            }
+        }
+        self.links.insert(message.header.index, link);
+    }
+}
+
+/// A bridge tells of its ports by link messages of its own family, and of a port that leaves it by a
+/// deletion: the link itself is still there.
+fn is_link(message: &LinkMessage) -> bool {
+    message.header.interface_family == AddressFamily::Unspec
+}
+
+/// The host's own address: on point-to-point links the other one is the far end's.
+fn address_of(message: &AddressMessage) -> Option<IpAddr> {
+    let mut far = None;
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(address) => return Some(*address),
+            AddressAttribute::Address(address) => far = Some(*address),
+            _ => {}
+        }
+    }
+    far
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(index: u32, name: &str, flags: LinkFlags) -> LinkMessage {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.header.flags = flags;
+        message.attributes = vec![
+            LinkAttribute::IfName(name.into()),
+            LinkAttribute::Address(vec![2, 0, 0, 0, 0, 1]),
+        ];
+        message
+    }
+
+    fn address(index: u32, attributes: Vec<AddressAttribute>) -> AddressMessage {
+        let mut message = AddressMessage::default();
+        message.header.index = index;
+        message.attributes = attributes;
+        message
+    }
+
+    fn up_states(table: &Table) -> Vec<bool> {
+        let names = [Name::new("eth0"), Name::new("eth1")].into();
+        table
+            .interfaces(&names)
+            .iter()
+            .map(|interface| interface.up)
+            .collect()
+    }
+
+    #[test]
+    fn a_link_is_up_with_carrier_only() {
+        let mut table = Table::default();
+        for (flags, up) in [
+            (LinkFlags::Up, false),
+            (LinkFlags::LowerUp, false),
+            (
+                LinkFlags::Up | LinkFlags::LowerUp | LinkFlags::Running,
+                true,
+            ),
+        ] {
+            table.apply(&RouteNetlinkMessage::NewLink(link(3, "eth0", flags)));
+            assert_eq!(up_states(&table), [up], "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn a_link_goes_with_its_addresses_and_may_change_its_name() {
+        let mut table = Table::default();
+        let ip: IpAddr = "10.0.0.1".parse().unwrap();
+        table.apply(&RouteNetlinkMessage::NewLink(link(
+            3,
+            "eth0",
+            LinkFlags::Up,
+        )));
+        let own = address(
+            3,
+            vec![AddressAttribute::Address(ip), AddressAttribute::Local(ip)],
+        );
+        table.apply(&RouteNetlinkMessage::NewAddress(own));
+        assert_eq!(table.addresses(), [ip].into());
+        table.apply(&RouteNetlinkMessage::NewLink(link(
+            3,
+            "old0",
+            LinkFlags::Up,
+        )));
+        assert!(up_states(&table).is_empty());
+        table.apply(&RouteNetlinkMessage::DelLink(link(
+            3,
+            "old0",
+            LinkFlags::empty(),
+        )));
+        assert_eq!(table, Table::default());
+    }
+
+    #[test]
+    fn a_port_that_leaves_its_bridge_is_still_a_link() {
+        let mut table = Table::default();
+        table.apply(&RouteNetlinkMessage::NewLink(link(
+            3,
+            "eth0",
+            LinkFlags::Up,
+        )));
+        let mut left = link(3, "eth0", LinkFlags::Up);
+        left.header.interface_family = AddressFamily::Bridge;
+        table.apply(&RouteNetlinkMessage::DelLink(left));
+        assert_eq!(up_states(&table), [false]);
+    }
+
+    #[test]
+    fn an_address_on_two_interfaces_is_there_until_both_lose_it() {
+        let mut table = Table::default();
+        let ip: IpAddr = "10.0.0.100".parse().unwrap();
+        let on = |index| address(index, vec![AddressAttribute::Local(ip)]);
+        table.apply(&RouteNetlinkMessage::NewAddress(on(1)));
+        table.apply(&RouteNetlinkMessage::NewAddress(on(3)));
+        table.apply(&RouteNetlinkMessage::DelAddress(on(3)));
+        assert_eq!(table.addresses(), [ip].into());
+        table.apply(&RouteNetlinkMessage::DelAddress(on(1)));
+        assert!(table.addresses().is_empty());
+    }
+
+    #[test]
+    fn the_far_end_of_a_tunnel_is_not_ours() {
+        let (near, far): (IpAddr, IpAddr) =
+            ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+        let mut table = Table::default();
+        let both = vec![
+            AddressAttribute::Address(far),
+            AddressAttribute::Local(near),
+        ];
+        table.apply(&RouteNetlinkMessage::NewAddress(address(4, both)));
+        assert_eq!(table.addresses(), [near].into());
+    }
+}

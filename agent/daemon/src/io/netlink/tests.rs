@@ -1,0 +1,368 @@
+//! Links, addresses and next hops of a host in a network namespace.
+
+use std::time::Duration;
+
+use super::*;
+use crate::io::lab::{self, DEV, DEV_B, Lab};
+
+const V4: &str = "10.9.0.100/24";
+const V6: &str = "fd09::100/64";
+
+async fn start(config: &Config) -> (Netlink, mpsc::Receiver<Event>) {
+    let (events, received) = mpsc::channel(64);
+    (Netlink::start(config, events).await.unwrap(), received)
+}
+
+async fn link_event(events: &mut mpsc::Receiver<Event>) -> bool {
+    lab::wait_for(events, |event| match event {
+        Event::Link { interface, up } if interface.as_str() == DEV => Some(*up),
+        _ => None,
+    })
+    .await
+}
+
+/// Waits until the host's addresses have, or lack, this one.
+async fn wait_for_address(events: &mut mpsc::Receiver<Event>, address: &str, there: bool) {
+    let address: IpAddr = address.parse().unwrap();
+    lab::wait_for(events, |event| match event {
+        Event::LocalAddresses(addresses) if addresses.contains(&address) == there => Some(()),
+        _ => None,
+    })
+    .await;
+}
+
+/// The next report of this next hop: the MAC.
+async fn next_hop(events: &mut mpsc::Receiver<Event>, wanted: &str) -> Option<[u8; 6]> {
+    let wanted: IpAddr = wanted.parse().unwrap();
+    let index = nix::net::if_::if_nametoindex(DEV).unwrap();
+    lab::wait_for(events, |event| match event {
+        Event::NextHop { address, next_hop } if *address == wanted => {
+            if let Some(hop) = next_hop {
+                assert_eq!(hop.ifindex, index);
+            }
+            Some(next_hop.map(|hop| hop.mac))
+        }
+        _ => None,
+    })
+    .await
+}
+
+async fn next_known_hop(events: &mut mpsc::Receiver<Event>, wanted: &str) -> [u8; 6] {
+    loop {
+        if let Some(mac) = next_hop(events, wanted).await {
+            return mac;
+        }
+    }
+}
+
+#[test]
+fn addresses_come_and_go() {
+    Lab::run(|_lab| async {
+        for (net, address) in [(V4, "10.9.0.100"), (V6, "fd09::100")] {
+            let config = lab::config(DEV, &[net], &[]);
+            let router = &config.virtual_routers[0];
+            let (netlink, mut events) = start(&config).await;
+            wait_for_address(&mut events, address, false).await;
+            // Each twice: what is there or gone already is no error.
+            netlink.acquire(router).await.unwrap();
+            netlink.acquire(router).await.unwrap();
+            wait_for_address(&mut events, address, true).await;
+            let shown = lab::ip(&format!("address show dev {DEV}"));
+            assert!(shown.contains(net), "{shown}");
+            netlink.release(router).await.unwrap();
+            netlink.release(router).await.unwrap();
+            wait_for_address(&mut events, address, false).await;
+        }
+    });
+}
+
+#[test]
+fn a_v6_address_is_usable_at_once_and_never_a_source() {
+    Lab::run(|lab| async move {
+        let config = lab::config(DEV, &[V6], &[]);
+        let (netlink, _events) = start(&config).await;
+        let routes = lab::ip("-6 route show fd09::/64");
+        netlink.acquire(&config.virtual_routers[0]).await.unwrap();
+        let shown = lab::ip("address show dev veth0 to fd09::100");
+        assert!(
+            !shown.contains("tentative") && shown.contains("deprecated"),
+            "{shown}"
+        );
+        assert!(
+            shown.contains("valid_lft forever preferred_lft 0sec"),
+            "{shown}"
+        );
+        assert_eq!(lab::ip("-6 route show fd09::/64"), routes);
+        let chosen = lab::ip("-6 route get fd09::2");
+        assert!(chosen.contains("src fd09::1 "), "{chosen}");
+        lab.on_b(|| lab::ip("neigh flush all"));
+        netlink.release(&config.virtual_routers[0]).await.unwrap();
+        assert_eq!(lab::ip("-6 route show fd09::/64"), routes);
+
+        // Without an address of its own there, the host still gets the route to the segment.
+        lab::ip("address del fd09::1/64 dev veth0");
+        netlink.acquire(&config.virtual_routers[0]).await.unwrap();
+        assert!(lab::ip("-6 route show fd09::/64").contains("dev veth0"));
+    });
+}
+
+#[test]
+fn interfaces_are_named_where_they_are_missing() {
+    Lab::run(|_lab| async {
+        let (events, _events) = mpsc::channel(8);
+        let started = Netlink::start(&lab::config("nosuch0", &[V4], &[]), events).await;
+        let Err(error) = started else {
+            panic!("started")
+        };
+        assert!(matches!(&error, NetlinkError::NoInterface(name) if name.as_str() == "nosuch0"));
+
+        let config = lab::config(DEV, &[V4], &[]);
+        let (netlink, _events) = start(&config).await;
+        lab::ip("link del veth0");
+        let acquired = netlink.acquire(&config.virtual_routers[0]).await;
+        assert!(matches!(acquired, Err(NetlinkError::NoInterface(_))));
+        netlink.release(&config.virtual_routers[0]).await.unwrap();
+    });
+}
+
+#[test]
+fn links_are_reported_as_they_change() {
+    Lab::run(|lab| async move {
+        let (netlink, mut events) = start(&lab::config(DEV, &[V4], &[])).await;
+        assert!(link_event(&mut events).await);
+        let mut interfaces = netlink.interfaces();
+        let before = interfaces.borrow_and_update().clone();
+        assert_eq!(
+            (before.len(), before[0].mac, before[0].up),
+            (1, lab::mac_of(DEV), true)
+        );
+
+        // The far end of the cable: carrier.
+        lab.on_b(|| lab::ip("link set veth1 down"));
+        assert!(!link_event(&mut events).await);
+        lab.on_b(|| lab::ip("link set veth1 up"));
+        assert!(link_event(&mut events).await);
+        // This end: the administrator.
+        lab::ip("link set veth0 down");
+        assert!(!link_event(&mut events).await);
+        lab::ip("link set veth0 address 02:00:00:00:00:77");
+        lab::ip("link set veth0 up");
+        assert!(link_event(&mut events).await);
+        let now = interfaces.borrow_and_update().clone();
+        assert_eq!(now[0].mac, [2, 0, 0, 0, 0, 0x77]);
+        // And the whole interface, back under another number.
+        lab::ip("link del veth0");
+        assert!(!link_event(&mut events).await);
+        lab::ip("link add veth0 index 77 type veth peer name veth9");
+        lab::ip("link set veth9 up");
+        lab::ip("link set veth0 up");
+        assert!(link_event(&mut events).await);
+        assert_eq!(interfaces.borrow_and_update()[0].index, 77);
+    });
+}
+
+#[test]
+fn a_new_configuration_reports_its_interfaces() {
+    Lab::run(|_lab| async {
+        let (netlink, mut events) = start(&lab::config(DEV, &[V4], &[])).await;
+        assert!(link_event(&mut events).await);
+        netlink.reconfigure(&lab::config("lo", &[V4], &[]));
+        let up = lab::wait_for(&mut events, |event| match event {
+            Event::Link { interface, up } if interface.as_str() == "lo" => Some(*up),
+            _ => None,
+        });
+        assert!(up.await);
+    });
+}
+
+#[test]
+fn next_hops_are_found_without_traffic_and_followed() {
+    Lab::run(|lab| async move {
+        let (netlink, mut events) = start(&lab::config(DEV, &[V4], &[])).await;
+        let mac = lab.on_b(|| lab::mac_of(DEV_B));
+        for address in ["10.9.0.2", "fd09::2"] {
+            netlink.resolve(address.parse().unwrap());
+            assert_eq!(next_known_hop(&mut events, address).await, mac);
+        }
+        // Another MAC, as after a change of the card: the host tells the segment.
+        lab.on_b(|| {
+            lab::ip("link set veth1 address 02:00:00:00:00:42");
+        });
+        lab::ip("neigh replace 10.9.0.2 lladdr 02:00:00:00:00:42 nud reachable dev veth0");
+        assert_eq!(
+            next_hop(&mut events, "10.9.0.2").await,
+            Some([2, 0, 0, 0, 0, 0x42])
+        );
+        // Nobody answers any more.
+        lab.on_b(|| lab::ip("address del 10.9.0.2/24 dev veth1"));
+        lab::ip("neigh replace 10.9.0.2 nud failed dev veth0");
+        assert_eq!(next_hop(&mut events, "10.9.0.2").await, None);
+        // It is back: found by asking again and again.
+        lab.on_b(|| lab::ip("address add 10.9.0.2/24 dev veth1"));
+        assert_eq!(
+            next_hop(&mut events, "10.9.0.2").await,
+            Some([2, 0, 0, 0, 0, 0x42])
+        );
+        // Forgotten: a change is no event, and resolving anew reports anew.
+        netlink.forget("10.9.0.2".parse().unwrap());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        netlink.resolve("10.9.0.2".parse().unwrap());
+        assert_eq!(
+            next_hop(&mut events, "10.9.0.2").await,
+            Some([2, 0, 0, 0, 0, 0x42])
+        );
+    });
+}
+
+#[test]
+fn a_link_local_peer_is_found_on_the_interfaces() {
+    Lab::run(|lab| async move {
+        let (netlink, mut events) = start(&lab::config(DEV, &[V6], &[])).await;
+        let (address, mac) = lab.on_b(|| {
+            let shown = lab::ip("-6 address show dev veth1 scope link");
+            let net = shown
+                .split("inet6 ")
+                .nth(1)
+                .unwrap()
+                .split('/')
+                .next()
+                .unwrap();
+            (net.to_owned(), lab::mac_of(DEV_B))
+        });
+        netlink.resolve(address.parse().unwrap());
+        assert_eq!(next_known_hop(&mut events, &address).await, mac);
+    });
+}
+
+#[test]
+fn an_address_off_the_segment_has_no_next_hop() {
+    Lab::run(|_lab| async {
+        let (netlink, mut events) = start(&lab::config(DEV, &[V4], &[])).await;
+        // No route; this host itself; nobody there.
+        for address in ["192.0.2.1", "10.9.0.1", "10.9.0.77"] {
+            netlink.resolve(address.parse().unwrap());
+            assert_eq!(next_hop(&mut events, address).await, None, "{address}");
+        }
+        // A gateway is not the address, however well its own MAC is known.
+        lab::ip("route add 192.0.2.0/24 via 10.9.0.2");
+        netlink.resolve("10.9.0.2".parse().unwrap());
+        next_known_hop(&mut events, "10.9.0.2").await;
+        let more = async { next_hop(&mut events, "192.0.2.1").await };
+        let more = tokio::time::timeout(Duration::from_millis(700), more).await;
+        assert!(more.is_err(), "{more:?}");
+        // On the segment after all: the change of route is noticed, and asked about.
+        lab::ip("route replace 192.0.2.1/32 dev veth0");
+        lab::ip("neigh replace 192.0.2.1 lladdr 02:00:00:00:00:11 nud permanent dev veth0");
+        assert_eq!(
+            next_hop(&mut events, "192.0.2.1").await,
+            Some([2, 0, 0, 0, 0, 0x11])
+        );
+    });
+}
+
+#[test]
+fn a_lost_link_loses_its_next_hops() {
+    Lab::run(|lab| async move {
+        let (netlink, mut events) = start(&lab::config(DEV, &[V4], &[])).await;
+        netlink.resolve("10.9.0.2".parse().unwrap());
+        let mac = next_known_hop(&mut events, "10.9.0.2").await;
+        lab::ip("link set veth0 down");
+        assert_eq!(next_hop(&mut events, "10.9.0.2").await, None);
+        lab::ip("link set veth0 up");
+        assert_eq!(next_hop(&mut events, "10.9.0.2").await, Some(mac));
+        drop(lab);
+    });
+}
+
+#[test]
+fn lost_notifications_are_made_up_for() {
+    Lab::run(|_lab| async {
+        // Nobody reads the events for a while: the monitor waits, and the kernel's buffer overflows.
+        let (events, mut received) = mpsc::channel(1);
+        let netlink = Netlink::start(&lab::config(DEV, &[V4], &[]), events)
+            .await
+            .unwrap();
+        let batch: String = (0..8000)
+            .map(|n| {
+                format!(
+                    "address add 10.8.{}.{}/32 dev veth0\n",
+                    n / 250,
+                    n % 250 + 1
+                )
+            })
+            .collect();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), batch).unwrap();
+        lab::ip(&format!("-batch {}", file.path().display()));
+        let full = lab::wait_for(&mut received, |event| match event {
+            Event::LocalAddresses(addresses) => (addresses.len() >= 8000).then_some(()),
+            _ => None,
+        });
+        full.await;
+        drop(netlink);
+    });
+}
+
+#[test]
+fn a_backend_takes_the_address_in_silence() {
+    Lab::run(|lab| async move {
+        let vip: IpAddr = "10.9.0.100".parse().unwrap();
+        let setting = |name| {
+            let path = format!("/proc/sys/net/ipv4/conf/{DEV}/{name}");
+            std::fs::read_to_string(path).unwrap().trim().to_owned()
+        };
+        let config = lab::config(DEV, &[V4], &[]);
+        let (netlink, mut events) = start(&config).await;
+        lab::ip("link set lo down");
+        for _ in 0..2 {
+            netlink
+                .prepare_backend(vip, &[Name::new(DEV)])
+                .await
+                .unwrap();
+        }
+        wait_for_address(&mut events, "10.9.0.100", true).await;
+        assert_eq!(
+            (setting("arp_ignore"), setting("arp_announce")),
+            ("1".into(), "2".into())
+        );
+        // Packets for it are taken, ARP for it is not answered.
+        assert!(lab::ip("route get 10.9.0.100 from 10.9.0.2 iif veth0").contains("local"));
+        assert!(!lab.is_answered_for(vip));
+        // As master it has the address on the interface too, and is answered for.
+        netlink.acquire(&config.virtual_routers[0]).await.unwrap();
+        assert!(lab.is_answered_for(vip));
+        netlink.release(&config.virtual_routers[0]).await.unwrap();
+        assert!(!lab.is_answered_for(vip));
+        assert!(lab::ip("address show dev lo").contains("10.9.0.100/32"));
+
+        netlink.restore().await.unwrap();
+        wait_for_address(&mut events, "10.9.0.100", false).await;
+        assert_eq!(
+            (setting("arp_ignore"), setting("arp_announce")),
+            ("0".into(), "0".into())
+        );
+    });
+}
+
+#[test]
+fn a_v6_backend_takes_the_address_in_silence() {
+    Lab::run(|lab| async move {
+        let vip: IpAddr = "fd09::100".parse().unwrap();
+        let config = lab::config(DEV, &[V6], &[]);
+        let (netlink, _events) = start(&config).await;
+        netlink
+            .prepare_backend(vip, &[Name::new(DEV)])
+            .await
+            .unwrap();
+        assert!(lab::ip("-6 address show dev lo").contains("fd09::100/128"));
+        assert!(!lab.is_answered_for(vip));
+        netlink.acquire(&config.virtual_routers[0]).await.unwrap();
+        assert!(lab.is_answered_for(vip));
+        netlink.release(&config.virtual_routers[0]).await.unwrap();
+        assert!(!lab.is_answered_for(vip));
+        for _ in 0..2 {
+            netlink.unprepare(vip).await.unwrap();
+        }
+        assert!(!lab::ip("-6 address show dev lo").contains("fd09::100"));
+    });
+}

@@ -1,0 +1,144 @@
+//! `steerd`: keeps virtual IPs answering while servers, nodes and links die.
+//!
+//! This file is the wiring: arguments, configuration, log, threads. [`driver`] has the one loop
+//! that feeds the core and carries out what it decides; [`io`] everything that touches the world.
+
+mod driver;
+mod io;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::Parser;
+use steerd_core::config::{Config, LogFormat};
+use tracing_subscriber::EnvFilter;
+
+use crate::driver::Driver;
+
+/// Keeps virtual IPs answering: steers their traffic to healthy backends in the kernel, and moves
+/// them between nodes when one dies.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "\
+Signals: SIGTERM and SIGINT hand all virtual addresses over and stop; SIGHUP reads the
+configuration again. The kernel program keeps steering while no daemon runs.
+
+Exit status: 0 stopped in order, 1 failed, 2 a mistake in the configuration or the arguments."
+)]
+struct Args {
+    /// The configuration.
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        default_value = "/etc/steerd/steerd.toml"
+    )]
+    config: PathBuf,
+
+    /// Check the configuration and stop.
+    #[arg(long)]
+    check: bool,
+
+    /// Take the kernel program off all interfaces, forget all flows and stop. For when steerd is
+    /// not wanted any more: traffic is no longer steered then.
+    #[arg(long, conflicts_with = "check")]
+    unload: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let config = match read_config(&args.config) {
+        Ok(config) => config,
+        Err(message) => {
+            eprintln!("{message}");
+            return ExitCode::from(2);
+        }
+    };
+    if args.check {
+        println!("{}: no mistakes", args.config.display());
+        return ExitCode::SUCCESS;
+    }
+    if let Err(message) = start_log(&config) {
+        eprintln!("steerd: {message}");
+        return ExitCode::from(2);
+    }
+    let outcome = if args.unload {
+        unload(&config)
+    } else {
+        run(config, &args.config)
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Reads and checks the configuration; every mistake in words otherwise.
+fn read_config(path: &Path) -> Result<Config, String> {
+    let text = fs::read_to_string(path)
+        .map_err(|error| format!("steerd: cannot read {}: {error}", path.display()))?;
+    Config::parse(&path.display().to_string(), &text, &hostname())
+        .map_err(|errors| errors.to_string())
+}
+
+fn hostname() -> String {
+    nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_else(|| "localhost".to_owned())
+}
+
+fn start_log(config: &Config) -> Result<(), String> {
+    let filter = EnvFilter::try_new(&config.log.level).map_err(|error| {
+        format!("`level` under [log]: {error}; write for example \"info\" or \"steerd=debug\"")
+    })?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match config.log.format {
+        LogFormat::Text => log.with_target(false).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+fn unload(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
+    if io::dataplane::unload(&config.dataplane)? {
+        tracing::info!("the program is off all interfaces and its maps are removed");
+    } else {
+        tracing::info!("there was nothing to remove");
+    }
+    Ok(())
+}
+
+/// Runs until told to stop.
+///
+/// Two runtimes: this thread has the driver, with real-time priority and nothing that takes long;
+/// probes and the control socket have a thread of their own.
+fn run(config: Config, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let workers = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("steerd-worker")
+        .enable_all()
+        .build()?;
+    let driver = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    // After the workers have started: they keep the ordinary priority.
+    io::rt::make_realtime();
+    let outcome = driver.block_on(async {
+        Driver::start(config, path.to_owned(), workers.handle().clone())
+            .await?
+            .run()
+            .await
+    });
+    workers.shutdown_background();
+    outcome.map_err(Into::into)
+}

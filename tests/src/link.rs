@@ -1,0 +1,259 @@
+//! Links and addresses of the network namespace the calling thread is in.
+
+use std::{
+    io,
+    net::IpAddr,
+    os::fd::{AsRawFd, BorrowedFd},
+};
+
+use futures_util::TryStreamExt;
+use nix::net::if_::if_nametoindex;
+use rtnetlink::{
+    Handle, LinkBridge, LinkUnspec, LinkVeth, new_connection, packet_route::link::BridgeStpState,
+};
+
+use crate::error::{Context, Result};
+
+/// Makes the bridge `name`: no spanning tree, no delay, no multicast snooping, so that it forwards
+/// a frame from the moment its port is up.
+///
+/// # Errors
+///
+/// The kernel has no bridges, or the name is taken.
+pub fn add_bridge(name: &str) -> Result<()> {
+    netlink(async |handle| {
+        let bridge = LinkBridge::new(name)
+            .stp_state(BridgeStpState::Disabled)
+            .forward_delay(0)
+            .mcast_snooping(false);
+        handle
+            .link()
+            .add(bridge.build())
+            .execute()
+            .await
+            .context(|| format!("add bridge {name}"))
+    })
+}
+
+/// Makes a cable: `name` here, as a port of `bridge`, and `far_name` in `far`.
+///
+/// # Errors
+///
+/// The kernel has no veth, or a name is taken.
+pub fn add_cable(name: &str, bridge: &str, far: BorrowedFd<'_>, far_name: &str) -> Result<()> {
+    let controller = index(bridge)?;
+    netlink(async |handle| {
+        let link = handle.link();
+        // A name that no namespace has yet; it gets its real one where it belongs.
+        let far_here = format!("{name}-far");
+        let veth = LinkVeth::new(name, &far_here).build();
+        link.add(veth)
+            .execute()
+            .await
+            .context(|| format!("add veth {name}"))?;
+        let moved = LinkUnspec::new_with_index(index(&far_here)?)
+            .name(far_name)
+            .setns_by_fd(far.as_raw_fd());
+        link.set(moved.build())
+            .execute()
+            .await
+            .context(|| format!("move {far_here}"))?;
+        let port = LinkUnspec::new_with_index(index(name)?)
+            .controller(controller)
+            .up();
+        link.set(port.build())
+            .execute()
+            .await
+            .context(|| format!("plug {name} into {bridge}"))
+    })
+}
+
+/// Gives an interface its MAC, brings it up and adds addresses.
+///
+/// # Errors
+///
+/// No such interface, or an address that is already there.
+pub fn configure(name: &str, mac: [u8; 6], addresses: &[(IpAddr, u8)]) -> Result<()> {
+    let index = index(name)?;
+    netlink(async |handle| {
+        let set = LinkUnspec::new_with_index(index).address(mac.to_vec()).up();
+        handle
+            .link()
+            .set(set.build())
+            .execute()
+            .await
+            .context(|| format!("bring up {name}"))?;
+        for &(address, prefix) in addresses {
+            let add = handle.address().add(index, address, prefix).execute();
+            add.await.context(|| format!("add {address} to {name}"))?;
+        }
+        Ok(())
+    })
+}
+
+/// Adds an address.
+///
+/// # Errors
+///
+/// No such interface, or it has the address.
+pub fn add_address(name: &str, address: IpAddr, prefix: u8) -> Result<()> {
+    let index = index(name)?;
+    netlink(async |handle| {
+        let add = handle.address().add(index, address, prefix).execute();
+        add.await.context(|| format!("add {address} to {name}"))
+    })
+}
+
+/// The addresses of an interface.
+///
+/// # Errors
+///
+/// No such interface.
+pub fn addresses(name: &str) -> Result<Vec<IpAddr>> {
+    use rtnetlink::packet_route::address::AddressAttribute;
+
+    let index = index(name)?;
+    netlink(async |handle| {
+        let get = handle
+            .address()
+            .get()
+            .set_link_index_filter(index)
+            .execute();
+        let messages: Vec<_> = get
+            .try_collect()
+            .await
+            .context(|| "list addresses".into())?;
+        let attributes = messages.into_iter().flat_map(|message| message.attributes);
+        Ok(attributes
+            .filter_map(|attribute| match attribute {
+                AddressAttribute::Address(address) => Some(address),
+                _ => None,
+            })
+            .collect())
+    })
+}
+
+/// Brings an interface up.
+///
+/// # Errors
+///
+/// No such interface.
+pub fn up(name: &str) -> Result<()> {
+    let up = LinkUnspec::new_with_index(index(name)?).up().build();
+    netlink(async |handle| {
+        handle
+            .link()
+            .set(up)
+            .execute()
+            .await
+            .context(|| format!("bring up {name}"))
+    })
+}
+
+/// Takes an interface down; the far end of its cable loses carrier.
+///
+/// # Errors
+///
+/// No such interface.
+pub fn down(name: &str) -> Result<()> {
+    let down = LinkUnspec::new_with_index(index(name)?).down().build();
+    netlink(async |handle| {
+        handle
+            .link()
+            .set(down)
+            .execute()
+            .await
+            .context(|| format!("take down {name}"))
+    })
+}
+
+/// Removes an interface, and with it the far end of its cable.
+///
+/// # Errors
+///
+/// No such interface.
+pub fn remove(name: &str) -> Result<()> {
+    let index = index(name)?;
+    netlink(async |handle| {
+        handle
+            .link()
+            .del(index)
+            .execute()
+            .await
+            .context(|| format!("remove {name}"))
+    })
+}
+
+/// The interface's index.
+///
+/// # Errors
+///
+/// No such interface.
+pub fn index(name: &str) -> Result<u32> {
+    if_nametoindex(name).context(|| format!("find interface {name}"))
+}
+
+/// A function of the device that veth only pretends to have: it hands on half-finished packets,
+/// which an XDP program at the other end must not forward as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Offload {
+    /// Checksums of sent packets (`ETHTOOL_STXCSUM`).
+    TxChecksum = 0x17,
+    /// TCP segmentation (`ETHTOOL_STSO`).
+    Tso = 0x1f,
+    /// Generic segmentation (`ETHTOOL_SGSO`).
+    Gso = 0x24,
+    /// Receive merging (`ETHTOOL_SGRO`).
+    Gro = 0x2c,
+}
+
+/// Switches offloads off, as `ethtool -K name tx off ...` does.
+///
+/// # Errors
+///
+/// No such interface, or the driver cannot.
+pub fn disable_offloads(name: &str, offloads: &[Offload]) -> Result<()> {
+    /// `struct ethtool_value`.
+    #[repr(C)]
+    struct Value {
+        command: u32,
+        data: u32,
+    }
+
+    let what = || format!("switch offloads of {name} off");
+    let socket = std::net::UdpSocket::bind(("127.0.0.1", 0)).context(what)?;
+    for &offload in offloads {
+        let mut value = Value {
+            command: offload as u32,
+            data: 0,
+        };
+        // SAFETY: an ifreq is plain integers and a union of such; all zeroes is one.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        for (to, &from) in request.ifr_name.iter_mut().zip(name.as_bytes()).take(15) {
+            *to = from.cast_signed();
+        }
+        request.ifr_ifru.ifru_data = (&raw mut value).cast();
+        // SAFETY: the kernel reads the request and reads and writes the value it points to; both
+        // outlive the call, and `Value` is what these commands take.
+        let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+        if done < 0 {
+            return Err(io::Error::last_os_error()).context(what);
+        }
+    }
+    Ok(())
+}
+
+/// Speaks rtnetlink in the calling thread's network namespace.
+fn netlink<T>(talk: impl AsyncFnOnce(Handle) -> Result<T>) -> Result<T> {
+    let what = || "speak netlink".into();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .context(what)?;
+    runtime.block_on(async {
+        let (connection, handle, _) = new_connection().context(what)?;
+        tokio::spawn(connection);
+        talk(handle).await
+    })
+}

@@ -1,0 +1,159 @@
+//! The switch and the hosts plugged into it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::{
+    error::Result,
+    link::{self, Offload},
+    netns::{Bpffs, Namespace},
+    xdp::Pass,
+};
+
+/// The interface of every host.
+pub const INTERFACE: &str = "eth0";
+/// The virtual address of the example configuration.
+pub const VIP: IpAddr = v4(25);
+/// The virtual address of the dual-stack variant.
+pub const VIP6: IpAddr = v6(0x25);
+
+/// The host number `last` on the segment, IPv4.
+#[must_use]
+pub const fn v4(last: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(192, 168, 1, last))
+}
+
+/// The host number `last` (as written: `0x26` is `::26`) on the segment, IPv6.
+#[must_use]
+pub const fn v6(last: u16) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x192, 0x168, 1, 0, 0, 0, last))
+}
+
+/// What a host is called and which addresses it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostSpec {
+    /// The name, also of its port on the switch.
+    pub name: &'static str,
+    /// The last byte of its IPv4 address, the last group of its IPv6 one (in the same digits), and
+    /// the last byte of its MAC.
+    pub number: u8,
+}
+
+impl HostSpec {
+    /// Its IPv4 address.
+    #[must_use]
+    pub const fn v4(self) -> IpAddr {
+        v4(self.number)
+    }
+
+    /// Its IPv6 address: host .26 is ::26.
+    #[must_use]
+    pub const fn v6(self) -> IpAddr {
+        let n = self.number as u16;
+        v6(n / 100 * 0x100 + n / 10 % 10 * 0x10 + n % 10)
+    }
+}
+
+/// A host with one interface.
+#[derive(Debug)]
+pub struct Host {
+    /// Its name and addresses.
+    pub spec: HostSpec,
+    /// Where its programs run.
+    pub namespace: Namespace,
+    _port: Pass,
+}
+
+/// The switch.
+#[derive(Debug)]
+pub struct Switch {
+    namespace: Namespace,
+}
+
+impl Switch {
+    /// A switch without hosts.
+    ///
+    /// # Errors
+    ///
+    /// Not root, or the kernel lacks bridges.
+    pub fn new() -> Result<Self> {
+        let namespace = Namespace::new(Bpffs::Missing)?;
+        namespace.run(|| link::add_bridge(BRIDGE))?;
+        Ok(Self { namespace })
+    }
+
+    /// Plugs in a new host, which has its usual addresses and MAC.
+    ///
+    /// # Errors
+    ///
+    /// The kernel lacks veth or XDP on veth.
+    pub fn plug(&self, spec: HostSpec, bpffs: Bpffs) -> Result<Host> {
+        let host = Namespace::new(bpffs)?;
+        self.namespace.run(|| {
+            link::add_cable(spec.name, BRIDGE, host.net(), INTERFACE)?;
+            link::disable_offloads(spec.name, &[Offload::Tso, Offload::Gso, Offload::Gro])
+        })?;
+        host.run(|| {
+            let offloads = [
+                Offload::TxChecksum,
+                Offload::Tso,
+                Offload::Gso,
+                Offload::Gro,
+            ];
+            link::disable_offloads(INTERFACE, &offloads)?;
+            let mac = [2, 0, 0, 0, 1, spec.number];
+            link::configure(INTERFACE, mac, &[(spec.v4(), 24), (spec.v6(), 64)])
+        })?;
+        // Last: it takes segmentation from the far end, which could not be switched off any more.
+        let port = self.namespace.run(|| Pass::attach(spec.name))?;
+        Ok(Host {
+            spec,
+            namespace: host,
+            _port: port,
+        })
+    }
+
+    /// Takes a host's port down: it loses carrier.
+    ///
+    /// # Errors
+    ///
+    /// The host is not plugged in.
+    pub fn cut(&self, spec: HostSpec) -> Result<()> {
+        self.namespace.run(|| link::down(spec.name))
+    }
+
+    /// Brings a host's port up again.
+    ///
+    /// # Errors
+    ///
+    /// The host is not plugged in.
+    pub fn restore(&self, spec: HostSpec) -> Result<()> {
+        self.namespace.run(|| link::up(spec.name))
+    }
+
+    /// Takes a host's interface away.
+    ///
+    /// # Errors
+    ///
+    /// The host is not plugged in.
+    pub fn unplug(&self, spec: HostSpec) -> Result<()> {
+        self.namespace.run(|| link::remove(spec.name))
+    }
+}
+
+const BRIDGE: &str = "switch";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_in_the_same_digits() {
+        let spec = HostSpec {
+            name: "x",
+            number: 26,
+        };
+        assert_eq!(spec.v4().to_string(), "192.168.1.26");
+        assert_eq!(spec.v6().to_string(), "fd00:192:168:1::26");
+        assert_eq!(VIP6.to_string(), "fd00:192:168:1::25");
+    }
+}
