@@ -129,9 +129,12 @@ pub const MAC_SLOTS: u32 = 1 << 8;
 /// Room for verdicts.
 pub const MAX_VERDICTS: u32 = 64;
 
-/// What the program reads once a packet. One cache line.
+/// Words of the filter before the service table: a bit for each service, 8192 of them.
+pub const FILTER_WORDS: usize = 128;
+
+/// What the program reads once a packet. One cache line, and the filter.
 #[repr(C)]
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Control {
     /// Which service table is in use and its seed: `seed << 32 | first slot`.
     pub services: Shared,
@@ -144,6 +147,9 @@ pub struct Control {
     pub heartbeat_ns: Shared,
     /// Zero.
     pub reserved: [Shared; 4],
+    /// Whose bit is not set is no service: most packets go no further. It may say yes to what is
+    /// none, never no to what is one.
+    pub filter: [Shared; FILTER_WORDS],
 }
 
 /// A service: (virtual address, port, protocol). One cache line.
@@ -396,7 +402,7 @@ pub struct Counter {
 }
 
 const _: () = {
-    assert!(size_of::<Control>() == 64);
+    assert!(size_of::<Control>() == 64 + 8 * FILTER_WORDS);
     assert!(size_of::<Service>() == 64);
     assert!(size_of::<Backend>() == 64);
     assert!(size_of::<RingLine>() == 64);

@@ -1,6 +1,6 @@
 //! Mixing functions. The program looks up with them what the daemon placed with them.
 
-use crate::abi::{MAC_SLOTS, SERVICE_SLOTS};
+use crate::abi::{FILTER_WORDS, MAC_SLOTS, SERVICE_SLOTS};
 
 /// Odd constants with well spread bits (fractional parts of the golden ratio, and the finaliser
 /// constants of splitmix64).
@@ -19,17 +19,36 @@ pub const fn mix(mut x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
+/// The hash of a service.
+///
+/// One multiplication (Dietzfelbinger et al., "A reliable randomized algorithm for the
+/// closest-pair problem", 1997), because every packet pays for it, the host's own ones too. Whom
+/// it serves badly the daemon gives another seed. An IPv4 address and port and protocol meet in
+/// different halves of the word, so they cannot cancel each other out.
+#[must_use]
+#[inline(always)]
+pub const fn service(addr: [u64; 2], port_proto: u32, seed: u32) -> u64 {
+    let key = addr[1] ^ addr[0].rotate_left(29) ^ (port_proto ^ seed) as u64;
+    key.wrapping_mul(K1)
+}
+
 /// The two slots in which a service can be, from the start of its table.
 #[must_use]
 #[inline(always)]
-pub const fn service_slots(addr: [u64; 2], port_proto: u32, seed: u32) -> (u32, u32) {
-    let mut x = addr[1] ^ addr[0].wrapping_mul(K1) ^ ((port_proto ^ seed) as u64).wrapping_mul(K3);
-    x ^= x >> 32;
-    x = x.wrapping_mul(K2);
-    x ^= x >> 29;
+pub const fn service_slots(hash: u64) -> (u32, u32) {
     (
-        x as u32 & (SERVICE_SLOTS - 1),
-        (x >> 40) as u32 & (SERVICE_SLOTS - 1),
+        (hash >> 50) as u32 & (SERVICE_SLOTS - 1),
+        (hash >> 36) as u32 & (SERVICE_SLOTS - 1),
+    )
+}
+
+/// A service's word and bit in the filter, of hash bits that pick no slot.
+#[must_use]
+#[inline(always)]
+pub const fn service_filter(hash: u64) -> (usize, u64) {
+    (
+        (hash >> 29) as usize & (FILTER_WORDS - 1),
+        1 << ((hash >> 23) & 63),
     )
 }
 

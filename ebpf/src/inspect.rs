@@ -9,7 +9,9 @@ use std::{
 };
 
 use crate::{
-    abi::{BackendState, Counter, MAC_MASK, MacOwner, Mode, addr_octets, mac_bytes, maps},
+    abi::{
+        BackendState, Counter, FILTER_WORDS, MAC_MASK, MacOwner, Mode, addr_octets, mac_bytes, maps,
+    },
     flow::State,
     verdict::Verdict,
 };
@@ -132,6 +134,13 @@ fn control(word: impl Fn(usize) -> u64) -> Option<Vec<Field>> {
         ("macs", table(word(8))),
         ("flow_seed", format!("{:#x}", word(16))),
         ("heartbeat_ns", word(24).to_string()),
+        (
+            "filter_bits",
+            (0..FILTER_WORDS)
+                .map(|n| word(64 + 8 * n).count_ones())
+                .sum::<u32>()
+                .to_string(),
+        ),
     ])
 }
 

@@ -5,7 +5,7 @@
 //!
 //! * [`abi`]: the maps' names, values and version.
 //! * [`packet`]: reading and writing a packet's bytes, bounds-checked.
-//! * [`parse`]: from a packet to the tuple that identifies its flow.
+//! * [`parse`]: for whom a packet is, and from whom.
 //! * [`flow`]: the flow table's sets: look-up, insertion, eviction.
 //! * [`hash`]: the mixing functions; the daemon places entries with the same ones.
 //! * [`steer`]: the way of a packet, from service look-up to verdict.

@@ -6,7 +6,7 @@
 
 use steerd_ebpf::shared::Shared;
 
-use core::arch::asm;
+use core::{arch::asm, hint::assert_unchecked};
 
 use aya_ebpf::{
     bindings::xdp_action,
@@ -23,7 +23,7 @@ use steerd_ebpf::{
     },
     flow::{Set4, Set6},
     packet::{Packet, Word},
-    steer::{Decision, Tables, steer},
+    steer::{Decision, Tables, classify, steer},
     verdict::{Fate, Verdict},
 };
 
@@ -64,7 +64,14 @@ pub(crate) fn steerd(ctx: XdpContext) -> u32 {
     };
     let length = (frame.end - frame.start) as u64;
     let maps = Maps { ctx: &ctx };
-    let decision = steer(&mut frame, &maps);
+    let (target, hash) = match classify(&frame, &maps) {
+        Ok(found) => found,
+        Err(verdict) => {
+            count(VERDICT_STATS.get_ptr_mut(verdict as u32), length);
+            return action(verdict);
+        }
+    };
+    let decision = steer(&mut frame, &maps, &target, hash);
     count(VERDICT_STATS.get_ptr_mut(decision.verdict as u32), length);
     if decision.service != 0 {
         count(SERVICE_STATS.get_ptr_mut(decision.service), length);
@@ -80,11 +87,20 @@ pub(crate) fn steerd(ctx: XdpContext) -> u32 {
         _ => {}
     }
     match decision.verdict.fate() {
+        // SAFETY: the helper takes any interface number and checks it.
+        Fate::Redirect => unsafe { bpf_redirect(decision.ifindex, 0) as u32 },
+        _ => action(decision.verdict),
+    }
+}
+
+/// The return value that makes the verdict's fate come true.
+#[inline(always)]
+fn action(verdict: Verdict) -> u32 {
+    match verdict.fate() {
         Fate::Pass => xdp_action::XDP_PASS,
         Fate::Drop => xdp_action::XDP_DROP,
         Fate::Tx => xdp_action::XDP_TX,
-        // SAFETY: the helper takes any interface number and checks it.
-        Fate::Redirect => unsafe { bpf_redirect(decision.ifindex, 0) as u32 },
+        Fate::Redirect => xdp_action::XDP_REDIRECT,
     }
 }
 
@@ -145,7 +161,7 @@ struct Frame {
 /// `allows-misaligned-mem-access` is on for all code, and then the verifier refuses what LLVM makes
 /// of the stack. So the instruction is written as it is.
 macro_rules! load {
-    ($width:literal, $at:expr) => {{
+    ($width:literal, $max:expr, $at:expr) => {{
         let value: u64;
         // SAFETY: the caller compared the address with the packet's end, and the verifier proves
         // it again before the program ever runs.
@@ -156,6 +172,8 @@ macro_rules! load {
                 at = in(reg) $at,
                 options(pure, readonly, nostack, preserves_flags)
             );
+            // The instruction extends with zeros; the compiler cannot know.
+            assert_unchecked(value <= $max as u64);
         }
         value
     }};
@@ -191,10 +209,10 @@ impl Packet for Frame {
     fn load<W: Word>(&self, offset: usize) -> Option<W> {
         let at = self.at(offset, size_of::<W>())?;
         Some(W::truncate(match size_of::<W>() {
-            1 => load!("u8", at),
-            2 => load!("u16", at),
-            4 => load!("u32", at),
-            _ => load!("u64", at),
+            1 => load!("u8", u8::MAX, at),
+            2 => load!("u16", u16::MAX, at),
+            4 => load!("u32", u32::MAX, at),
+            _ => load!("u64", u64::MAX, at),
         }))
     }
 

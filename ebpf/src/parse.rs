@@ -1,4 +1,4 @@
-//! From a packet to the tuple that identifies its flow.
+//! For whom a packet is, and from whom: the tuple that identifies its flow.
 //!
 //! Offsets are constants for each number of VLAN tags, so that the compiler folds them and the
 //! verifier sees them; only the transport header behind IPv4 options has a computed one.
@@ -78,32 +78,39 @@ impl Signal {
     }
 }
 
-/// What a packet's headers say.
+/// For whom a packet is: all that is needed to tell whether it is for a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Parsed {
+pub struct Target {
     /// IPv4 or IPv6.
     pub family: Family,
     /// The number of VLAN tags: 0, 1 or 2.
     pub tags: u8,
-    /// The source address, IPv4 mapped.
-    pub client: [u64; 2],
-    /// The source port, network byte order.
-    pub client_port: u16,
+    /// Where the transport header begins.
+    pub transport: usize,
     /// The destination address, IPv4 mapped.
     pub addr: [u64; 2],
     /// [`Service::key`] of destination port and protocol.
     pub port_proto: u32,
+}
+
+/// From whom it is and what it does to its flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Client {
+    /// The source address, IPv4 mapped.
+    pub addr: [u64; 2],
+    /// The source port, network byte order.
+    pub port: u16,
     /// What it does to its flow.
     pub signal: Signal,
 }
 
-/// Parses a frame.
+/// Finds out for whom a frame is.
 ///
 /// # Errors
 ///
 /// The verdict on a packet that belongs to no flow.
 #[inline(always)]
-pub fn parse<P: Packet + ?Sized>(packet: &P) -> Result<Parsed, Verdict> {
+pub fn target<P: Packet + ?Sized>(packet: &P) -> Result<Target, Verdict> {
     let outer: u16 = packet.load(12).ok_or(Verdict::Truncated)?;
     match outer {
         ethertype::IPV4 => ipv4::<P, 14>(packet),
@@ -115,7 +122,7 @@ pub fn parse<P: Packet + ?Sized>(packet: &P) -> Result<Parsed, Verdict> {
 
 /// Behind one tag or two.
 #[inline(always)]
-fn tagged<P: Packet + ?Sized>(packet: &P) -> Result<Parsed, Verdict> {
+fn tagged<P: Packet + ?Sized>(packet: &P) -> Result<Target, Verdict> {
     let inner: u16 = packet.load(16).ok_or(Verdict::Truncated)?;
     match inner {
         ethertype::IPV4 => ipv4::<P, 18>(packet),
@@ -135,36 +142,40 @@ const fn tags(l3: usize) -> u8 {
 }
 
 #[inline(always)]
-fn ipv4<P: Packet + ?Sized, const L3: usize>(packet: &P) -> Result<Parsed, Verdict> {
+fn ipv4<P: Packet + ?Sized, const L3: usize>(packet: &P) -> Result<Target, Verdict> {
     // The last field first: the others are then within bounds too.
     let addr: u32 = packet.load(L3 + 16).ok_or(Verdict::Truncated)?;
     let version_ihl: u8 = packet.load(L3).ok_or(Verdict::Truncated)?;
     let fragment: u16 = packet.load(L3 + 6).ok_or(Verdict::Truncated)?;
     let protocol: u8 = packet.load(L3 + 9).ok_or(Verdict::Truncated)?;
-    let client: u32 = packet.load(L3 + 12).ok_or(Verdict::Truncated)?;
 
     // More fragments, or not the first one (RFC 791 3.1).
     if fragment & 0x3fff_u16.to_be() != 0 {
         return Err(Verdict::Fragment);
     }
     let transport = if version_ihl == 0x45 {
-        transport(packet, L3 + 20, protocol)?
+        L3 + 20
     } else if version_ihl >> 4 == 4 && version_ihl & 0xf > 5 {
-        transport(packet, L3 + (version_ihl & 0xf) as usize * 4, protocol)?
+        L3 + (version_ihl & 0xf) as usize * 4
     } else {
         return Err(Verdict::Malformed);
     };
-    Ok(transport.with(Family::V4, tags(L3), mapped(client), mapped(addr)))
+    let port_proto = port_proto(packet, transport, protocol)?;
+    Ok(Target {
+        family: Family::V4,
+        tags: tags(L3),
+        transport,
+        addr: mapped(addr),
+        port_proto,
+    })
 }
 
 #[inline(always)]
-fn ipv6<P: Packet + ?Sized, const L3: usize>(packet: &P) -> Result<Parsed, Verdict> {
+fn ipv6<P: Packet + ?Sized, const L3: usize>(packet: &P) -> Result<Target, Verdict> {
     let addr1: u64 = packet.load(L3 + 32).ok_or(Verdict::Truncated)?;
+    let addr0: u64 = packet.load(L3 + 24).ok_or(Verdict::Truncated)?;
     let version: u8 = packet.load(L3).ok_or(Verdict::Truncated)?;
     let next: u8 = packet.load(L3 + 6).ok_or(Verdict::Truncated)?;
-    let client0: u64 = packet.load(L3 + 8).ok_or(Verdict::Truncated)?;
-    let client1: u64 = packet.load(L3 + 16).ok_or(Verdict::Truncated)?;
-    let addr0: u64 = packet.load(L3 + 24).ok_or(Verdict::Truncated)?;
 
     if version >> 4 != 6 {
         return Err(Verdict::Malformed);
@@ -175,53 +186,53 @@ fn ipv6<P: Packet + ?Sized, const L3: usize>(packet: &P) -> Result<Parsed, Verdi
     if next != protocol::TCP && next != protocol::UDP && protocol::EXTENSIONS.contains(&next) {
         return Err(Verdict::ExtensionHeader);
     }
-    let transport = transport(packet, L3 + 40, next)?;
-    Ok(transport.with(Family::V6, tags(L3), [client0, client1], [addr0, addr1]))
-}
-
-/// What the transport header says.
-#[derive(Clone, Copy)]
-struct Transport {
-    client_port: u16,
-    port_proto: u32,
-    signal: Signal,
-}
-
-impl Transport {
-    #[inline(always)]
-    const fn with(self, family: Family, tags: u8, client: [u64; 2], addr: [u64; 2]) -> Parsed {
-        Parsed {
-            family,
-            tags,
-            client,
-            client_port: self.client_port,
-            addr,
-            port_proto: self.port_proto,
-            signal: self.signal,
-        }
-    }
+    let transport = L3 + 40;
+    let port_proto = port_proto(packet, transport, next)?;
+    Ok(Target {
+        family: Family::V6,
+        tags: tags(L3),
+        transport,
+        addr: [addr0, addr1],
+        port_proto,
+    })
 }
 
 #[inline(always)]
-fn transport<P: Packet + ?Sized>(
-    packet: &P,
-    l4: usize,
-    protocol: u8,
-) -> Result<Transport, Verdict> {
-    let signal = match protocol {
-        protocol::TCP => Signal(packet.load(l4 + 13).ok_or(Verdict::Truncated)?),
-        // The whole header has to be there.
-        protocol::UDP => packet
-            .load::<u16>(l4 + 6)
-            .map(|_| Signal(0))
-            .ok_or(Verdict::Truncated)?,
-        _ => return Err(Verdict::NotTransport),
-    };
-    let client_port: u16 = packet.load(l4).ok_or(Verdict::Truncated)?;
+fn port_proto<P: Packet + ?Sized>(packet: &P, l4: usize, protocol: u8) -> Result<u32, Verdict> {
+    if protocol != protocol::TCP && protocol != protocol::UDP {
+        return Err(Verdict::NotTransport);
+    }
     let port: u16 = packet.load(l4 + 2).ok_or(Verdict::Truncated)?;
-    Ok(Transport {
-        client_port,
-        port_proto: Service::key(port, protocol),
-        signal,
-    })
+    Ok(Service::key(port, protocol))
+}
+
+/// Finds out from whom a packet is that is for a service; `None` if it ends before that.
+#[inline(always)]
+pub fn client<P: Packet + ?Sized>(packet: &P, target: &Target) -> Option<Client> {
+    let addr = match (target.family, target.tags) {
+        (Family::V4, 0) => mapped(packet.load(14 + 12)?),
+        (Family::V4, 1) => mapped(packet.load(18 + 12)?),
+        (Family::V4, _) => mapped(packet.load(22 + 12)?),
+        (Family::V6, 0) => [packet.load(14 + 8)?, packet.load(14 + 16)?],
+        (Family::V6, 1) => [packet.load(18 + 8)?, packet.load(18 + 16)?],
+        (Family::V6, _) => [packet.load(22 + 8)?, packet.load(22 + 16)?],
+    };
+    let port: u16 = packet.load(target.transport)?;
+    let signal = if target.protocol() == protocol::TCP {
+        Signal(packet.load(target.transport + 13)?)
+    } else {
+        // The whole header has to be there.
+        packet.load::<u16>(target.transport + 6)?;
+        Signal(0)
+    };
+    Some(Client { addr, port, signal })
+}
+
+impl Target {
+    /// The protocol number.
+    #[must_use]
+    #[inline(always)]
+    pub const fn protocol(&self) -> u8 {
+        (self.port_proto >> 16) as u8
+    }
 }

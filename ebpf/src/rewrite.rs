@@ -3,7 +3,7 @@
 use crate::{
     abi::MAC_MASK,
     packet::Packet,
-    parse::{Family, Parsed},
+    parse::{Family, Target},
 };
 
 /// Why a packet cannot be forwarded.
@@ -25,11 +25,11 @@ pub enum Stuck {
 #[inline(always)]
 pub fn forward<P: Packet + ?Sized>(
     packet: &mut P,
-    parsed: &Parsed,
+    target: &Target,
     destination: u64,
     source: u64,
 ) -> Result<(), Stuck> {
-    match (parsed.family, parsed.tags) {
+    match (target.family, target.tags) {
         (Family::V4, 0) => age_ipv4::<P, 14>(packet)?,
         (Family::V4, 1) => age_ipv4::<P, 18>(packet)?,
         (Family::V4, _) => age_ipv4::<P, 22>(packet)?,

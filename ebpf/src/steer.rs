@@ -1,7 +1,7 @@
 //! The way of a packet: service look-up, flow table, ring, rewrite, verdict.
 //!
 //! ```text
-//! parse -> service? no: NotVip
+//! for whom? -> service? no: NotVip
 //!       -> frame to us? no: OtherHost · from a peer? yes: Delivered
 //!       -> flow known and its backend alive? its backend
 //!          else the ring's choice, recorded
@@ -15,7 +15,7 @@ use crate::{
     flow::{self, Key, Key4, Key6, Set4, Set6, State, Value, WAYS},
     hash,
     packet::Packet,
-    parse::{Family, Parsed, parse},
+    parse::{Client, Family, Target, client, target},
     rewrite::{self, Stuck},
     verdict::Verdict,
 };
@@ -67,31 +67,58 @@ impl Decision {
     }
 }
 
-/// Decides about a packet, and rewrites it where it is forwarded.
+/// Decides whether a packet is for a service. Most are not, so this comes first and costs little:
+/// what comes after is read only then.
+///
+/// # Errors
+///
+/// The verdict on a packet that is not.
 #[inline(always)]
-pub fn steer<P: Packet + ?Sized, T: Tables>(packet: &mut P, tables: &T) -> Decision {
-    let parsed = match parse(packet) {
-        Ok(parsed) => parsed,
-        Err(verdict) => return Decision::new(verdict),
-    };
+pub fn classify<P: Packet + ?Sized, T: Tables>(
+    packet: &P,
+    tables: &T,
+) -> Result<(Target, u64), Verdict> {
+    let target = target(packet)?;
+    let control = tables.control().ok_or(Verdict::NotVip)?;
+    let seed = (control.services.load() >> 32) as u32;
+    let hash = hash::service(target.addr, target.port_proto, seed);
+    let (word, bit) = hash::service_filter(hash);
+    if control.filter[word].load() & bit == 0 {
+        return Err(Verdict::NotVip);
+    }
+    Ok((target, hash))
+}
+
+/// Decides about a packet that [`classify`] let through, and rewrites it where it is forwarded.
+#[inline(always)]
+pub fn steer<P: Packet + ?Sized, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    target: &Target,
+    hash: u64,
+) -> Decision {
     let Some(control) = tables.control() else {
         return Decision::new(Verdict::NotVip);
     };
-    let Some(service) = find_service(tables, control, &parsed) else {
+    let Some(service) = find_service(tables, control, target, hash) else {
         return Decision::new(Verdict::NotVip);
     };
     let mut decision = Decision {
         service: service.id,
         ..Decision::new(Verdict::BadBackend)
     };
+    let Some(client) = client(packet, target) else {
+        decision.verdict = Verdict::Truncated;
+        return decision;
+    };
     decision.verdict = match arrival(packet, tables, control) {
         Arrival::Ours => {
-            let (id, verdict) = choose(tables, control, service, &parsed);
+            let (id, choice) = choose(tables, control, service, target, &client);
             decision.backend = id;
-            match verdict {
+            match choice {
                 Ok((backend, state)) => {
                     decision.ifindex = backend.ifindex;
-                    deliver(packet, tables, &parsed, backend, state)
+                    deliver(packet, tables, target, backend, state)
                 }
                 Err(verdict) => verdict,
             }
@@ -108,23 +135,24 @@ pub fn steer<P: Packet + ?Sized, T: Tables>(packet: &mut P, tables: &T) -> Decis
 fn find_service<'t, T: Tables>(
     tables: &'t T,
     control: &Control,
-    parsed: &Parsed,
+    target: &Target,
+    hash: u64,
 ) -> Option<&'t Service> {
-    let table = control.services.load();
-    let (first, second) = hash::service_slots(parsed.addr, parsed.port_proto, (table >> 32) as u32);
-    let service = tables.service(table as u32 + first)?;
-    if matches(service, parsed) {
+    let base = control.services.load() as u32;
+    let (first, second) = hash::service_slots(hash);
+    let service = tables.service(base + first)?;
+    if matches(service, target) {
         return Some(service);
     }
-    let service = tables.service(table as u32 + second)?;
-    matches(service, parsed).then_some(service)
+    let service = tables.service(base + second)?;
+    matches(service, target).then_some(service)
 }
 
 #[inline(always)]
-fn matches(service: &Service, parsed: &Parsed) -> bool {
-    service.port_proto == parsed.port_proto
-        && service.addr[1] == parsed.addr[1]
-        && service.addr[0] == parsed.addr[0]
+fn matches(service: &Service, target: &Target) -> bool {
+    service.port_proto == target.port_proto
+        && service.addr[1] == target.addr[1]
+        && service.addr[0] == target.addr[0]
 }
 
 /// Whom a frame for a service is from and to.
@@ -170,24 +198,25 @@ fn choose<'t, T: Tables>(
     tables: &'t T,
     control: &Control,
     service: &Service,
-    parsed: &Parsed,
+    target: &Target,
+    client: &Client,
 ) -> (u16, Choice<'t>) {
     let seed = control.flow_seed.load();
-    match parsed.family {
+    match target.family {
         Family::V4 => {
-            let client = (parsed.client[1] >> 32) as u32;
-            let key = Key4::new(client, parsed.client_port, service.id);
+            let address = (client.addr[1] >> 32) as u32;
+            let key = Key4::new(address, client.port, service.id);
             let hash = hash::flow4(key.0, seed);
             match tables.set4(hash) {
-                Some(set) => choose_in(tables, service, parsed, &set.0, key, hash),
+                Some(set) => choose_in(tables, service, client, &set.0, key, hash),
                 None => (0, Err(Verdict::BadBackend)),
             }
         }
         Family::V6 => {
-            let key = Key6::new(parsed.client, parsed.client_port, service.id);
+            let key = Key6::new(client.addr, client.port, service.id);
             let hash = hash::flow6(key.0, seed);
             match tables.set6(hash) {
-                Some(set) => choose_in(tables, service, parsed, &set.0, key, hash),
+                Some(set) => choose_in(tables, service, client, &set.0, key, hash),
                 None => (0, Err(Verdict::BadBackend)),
             }
         }
@@ -198,7 +227,7 @@ fn choose<'t, T: Tables>(
 fn choose_in<'t, T: Tables, K: Key>(
     tables: &'t T,
     service: &Service,
-    parsed: &Parsed,
+    client: &Client,
     set: &[K::Entry; WAYS],
     key: K,
     hash: u64,
@@ -208,7 +237,7 @@ fn choose_in<'t, T: Tables, K: Key>(
     let found = flow::find(set, key, tag);
     if let Some((entry, Some(value))) = found {
         // A SYN on a closing flow is a new connection from the same port.
-        let reopened = value.state.is_closing() && parsed.signal.opens();
+        let reopened = value.state.is_closing() && client.signal.opens();
         if !reopened
             && let Some(backend) = tables.backend(value.backend)
             && let Some(state) = BackendState::unpack(backend.state.load())
@@ -216,7 +245,7 @@ fn choose_in<'t, T: Tables, K: Key>(
             && state.generation == value.generation
         {
             let new = Value {
-                state: value.state.after(parsed.signal),
+                state: value.state.after(client.signal),
                 seen: now,
                 ..value
             };
@@ -224,7 +253,7 @@ fn choose_in<'t, T: Tables, K: Key>(
             return (value.backend, Ok((backend, state)));
         }
     }
-    let id = from_ring(tables, service, parsed);
+    let id = from_ring(tables, service, client);
     if id == 0 {
         return (0, Err(Verdict::NoBackend));
     }
@@ -243,7 +272,7 @@ fn choose_in<'t, T: Tables, K: Key>(
         let value = Value {
             backend: id,
             generation,
-            state: State::first(parsed.signal),
+            state: State::first(client.signal),
             seen: now,
         };
         flow::record(entry, key, tag, value);
@@ -253,12 +282,9 @@ fn choose_in<'t, T: Tables, K: Key>(
 
 /// The backend of a new flow; 0: none.
 #[inline(always)]
-fn from_ring<T: Tables>(tables: &T, service: &Service, parsed: &Parsed) -> u16 {
+fn from_ring<T: Tables>(tables: &T, service: &Service, client: &Client) -> u16 {
     let (first, slots) = service.ring();
-    let slot = hash::reduce(
-        hash::ring(parsed.client, parsed.client_port, service.salt),
-        slots,
-    );
+    let slot = hash::reduce(hash::ring(client.addr, client.port, service.salt), slots);
     match tables.ring_line(first + slot / RING_LINE) {
         Some(line) if slots != 0 => line.backends[(slot % RING_LINE) as usize],
         _ => 0,
@@ -270,7 +296,7 @@ fn from_ring<T: Tables>(tables: &T, service: &Service, parsed: &Parsed) -> u16 {
 fn deliver<P: Packet + ?Sized, T: Tables>(
     packet: &mut P,
     tables: &T,
-    parsed: &Parsed,
+    target: &Target,
     backend: &Backend,
     state: BackendState,
 ) -> Verdict {
@@ -278,7 +304,7 @@ fn deliver<P: Packet + ?Sized, T: Tables>(
         Mode::Local => Verdict::Local,
         Mode::Dsr => {
             let source = backend.source_mac.load();
-            match rewrite::forward(packet, parsed, state.mac, source) {
+            match rewrite::forward(packet, target, state.mac, source) {
                 Ok(()) if backend.ifindex == tables.ingress() => Verdict::Dsr,
                 Ok(()) => Verdict::DsrRedirect,
                 Err(Stuck::TtlExpired) => Verdict::TtlExpired,

@@ -60,7 +60,7 @@ impl Settings {
     pub const fn patience(self) -> Duration {
         match self {
             Self::Seed => Duration::from_secs(40),
-            Self::Fast => Duration::from_secs(15),
+            Self::Fast => Duration::from_secs(25),
         }
     }
 
@@ -74,6 +74,9 @@ impl Settings {
         })
     }
 }
+
+/// The name of the UDP echo's service.
+pub const ECHO: &str = "echo";
 
 /// The port of the UDP echo that the lab adds as a second service.
 pub const ECHO_PORT: u16 = 8766;
@@ -121,9 +124,8 @@ impl NodeConfig {
     /// The example has no service.
     pub fn add_echo(&mut self) -> Result<()> {
         let game = self.game()?;
-        self.copy_service(&game, "echo", ECHO_PORT)?;
-        self.service("echo")?
-            .insert("protocol".into(), "udp".into());
+        self.copy_service(&game, ECHO, ECHO_PORT)?;
+        self.service(ECHO)?.insert("protocol".into(), "udp".into());
         Ok(())
     }
 

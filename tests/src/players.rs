@@ -116,6 +116,18 @@ impl Players {
         })
     }
 
+    /// Whether all play the current game on `server`; a player who is about to leave the one before
+    /// does not.
+    #[must_use]
+    pub fn all_play_on(&self, server: &str) -> bool {
+        let current = self.game.as_ref().map(|game| *game.borrow());
+        self.read(|states| {
+            let mut states = states.iter();
+            states
+                .all(|state| state.server.as_deref() == Some(server) && Some(state.game) == current)
+        })
+    }
+
     /// Ends the games: each player disconnects within half a second and begins the next. That is
     /// no cut.
     pub fn next_game(&self) {
@@ -144,6 +156,8 @@ struct State {
     server: Option<String>,
     /// When the last message that came back was sent.
     echoed: Option<Instant>,
+    /// Which game the connection was made for.
+    game: u32,
     cuts: u64,
 }
 
@@ -169,8 +183,8 @@ impl Player {
     async fn play_on(mut self, mut games: watch::Receiver<u32>) {
         loop {
             if let Ok(Ok((server, stream))) = timeout(CONNECT, connect(self.target)).await {
-                games.mark_unchanged();
-                self.update(|state| state.server = Some(server));
+                let game = *games.borrow_and_update();
+                self.update(|state| (state.server, state.game) = (Some(server), game));
                 let end = self.play(stream, &mut games).await;
                 self.update(|state| {
                     state.server = None;

@@ -96,21 +96,18 @@ impl Stage {
         self.lab.until_master(master)
     }
 
-    /// Has all players begin a new game, which brings them to `server`.
+    /// Has all players begin a new game, which brings them to `server`, and waits until all is calm.
     ///
     /// # Errors
     ///
     /// See [`Lab::until`].
     pub fn gather(&mut self, server: NodeId) -> Result<()> {
         let load = self.load.clone();
-        let gathered = || {
-            let players = load.players.snapshot();
-            players.per_server.get(server.name()) == Some(&players.players)
-        };
+        let gathered = || load.players.all_play_on(server.name());
         if !gathered() {
             load.players.next_game();
         }
-        let all_play = |_: &mut Lab| Ok(gathered() && load.stream.flows());
+        let all_play = |_: &mut Lab| Ok(gathered() && load.stream.is_calm());
         self.lab
             .until(&format!("all players on {}", server.name()), all_play)
     }

@@ -88,6 +88,20 @@ impl UdpStream {
         self.echoed(|echoed| echoed.iter().rev().take(20).any(|&echoed| echoed))
     }
 
+    /// Whether nothing was lost in the last third of a second, so that what is lost from here on
+    /// is of what happens from here on.
+    #[must_use]
+    pub fn is_calm(&self) -> bool {
+        // The very last ones may still be on their way.
+        const RECENT: usize = 20;
+        const CALM: usize = 300;
+        self.echoed(|echoed| {
+            let until = echoed.len().saturating_sub(RECENT);
+            let from = until.checked_sub(CALM);
+            from.is_some_and(|from| echoed[from..until].iter().all(|&echoed| echoed))
+        })
+    }
+
     fn echoed<T>(&self, read: impl FnOnce(&Vec<bool>) -> T) -> T {
         read(
             &self

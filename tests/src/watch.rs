@@ -16,6 +16,7 @@ use steerd_core::{
 };
 
 use crate::{
+    config::ECHO,
     lab::{Ctls, Lab, Load},
     node::NodeId,
     players::Snapshot,
@@ -42,7 +43,8 @@ impl Watcher {
             since: Instant::now(),
             nodes: [None, None],
             server: None,
-            all_there: false,
+            connected: 0,
+            cuts: 0,
         };
         let thread = thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
@@ -73,7 +75,8 @@ struct Watch {
     since: Instant,
     nodes: [Option<Status>; 2],
     server: Option<String>,
-    all_there: bool,
+    connected: usize,
+    cuts: u64,
 }
 
 impl Watch {
@@ -103,20 +106,28 @@ impl Watch {
             self.server = server;
         }
         let players = self.load.players.snapshot();
-        let all_there = players.connected == players.players;
-        if all_there != self.all_there {
+        let cut = players.cuts > self.cuts;
+        if cut || players.connected != self.connected {
             let Snapshot {
-                connected, players, ..
+                connected,
+                players,
+                cuts,
+                ..
             } = players;
-            let what = if all_there {
-                "all are playing"
+            let there = if connected == players {
+                "all are playing".to_owned()
+            } else if cut {
+                format!("{} connections were cut", cuts - self.cuts)
             } else {
-                "some were cut"
+                format!(
+                    "{} are between two games or try to connect",
+                    players - connected
+                )
             };
             self.timeline.event(format_args!(
-                "players  {connected} of {players} connected: {what}"
+                "players  {connected} of {players} connected: {there}"
             ));
-            self.all_there = all_there;
+            (self.connected, self.cuts) = (connected, cuts);
         }
     }
 
@@ -144,7 +155,7 @@ impl Watch {
     }
 }
 
-/// What is different, in words.
+/// What is different, in words. The lab's own echo moves as the game does, and is left out.
 fn changes(before: Option<&Status>, now: Option<&Status>) -> Vec<String> {
     let Some(now) = now else {
         return before
@@ -167,7 +178,11 @@ fn changes(before: Option<&Status>, now: Option<&Status>) -> Vec<String> {
             ));
         }
     }
-    for service in &now.services {
+    for service in now
+        .services
+        .iter()
+        .filter(|service| service.name.as_str() != ECHO)
+    {
         let old = before.into_iter().flat_map(|status| &status.services);
         let old = old.into_iter().find(|old| old.name == service.name);
         for backend in &service.backends {

@@ -124,6 +124,9 @@ struct Host {
     steering: Option<Steering>,
     last: Option<bool>,
     held: bool,
+    role: Role,
+    /// Told to stop: it steers no more.
+    stopping: bool,
     /// Since when each host's server is out of reach from here.
     unreachable: Vec<Option<Instant>>,
 }
@@ -203,6 +206,8 @@ impl World {
                 steering: None,
                 last: None,
                 held: false,
+                role: Role::Init,
+                stopping: false,
                 unreachable: vec![None; count],
             }
         });
@@ -442,6 +447,7 @@ impl World {
             Fault::Kill(host) => self.hosts[host].die(self.now),
             Fault::Stop(host) => {
                 self.hosts[host].awake_since = self.now;
+                self.hosts[host].stopping = true;
                 self.give(host, Event::Command(Command::Shutdown));
             }
             Fault::Start(host) => {
@@ -509,6 +515,7 @@ impl World {
         host.incarnation += 1;
         host.awake_since = self.now;
         (host.last, host.held) = (None, false);
+        (host.role, host.stopping) = (Role::Init, false);
         host.node = Some(Node::new(host.config.clone(), &restored, 1, self.now));
         let (address, link) = (host.address, host.link);
         let mut addresses = vec![address];
@@ -658,6 +665,8 @@ impl World {
                 cause,
                 ..
             }) => {
+                assert_eq!(self.hosts[from].role, before);
+                self.hosts[from].role = to;
                 self.conflicts |= to == Role::Fault && cause.contains("in use by");
                 if before == Role::Master && to == Role::Backup {
                     self.hosts[from].held = cause.contains("failover");
@@ -737,12 +746,11 @@ impl World {
                 };
             }
             let host = &self.hosts[from];
-            let (Some(steering), Some(_), false) = (&host.steering, &host.node, host.paused) else {
+            let (Some(steering), Some(_), false) =
+                (&host.steering, &host.node, host.paused || host.stopping)
+            else {
                 continue;
             };
-            if host.stopping() {
-                continue;
-            }
             for (to, since) in host.unreachable.iter().enumerate() {
                 let Some(since) = since else { continue };
                 let gone = self.now.since((*since).max(host.awake_since));
@@ -802,7 +810,7 @@ impl World {
     /// Whether it acts as a master.
     fn rules(&self, index: usize) -> bool {
         let host = &self.hosts[index];
-        !host.paused && host.role(self.now) == Some(Role::Master)
+        !host.paused && host.node.is_some() && host.role == Role::Master
     }
 
     fn connected(&self, a: usize, b: usize) -> bool {
@@ -831,20 +839,6 @@ impl Host {
 
     fn deadline(&self) -> Option<Instant> {
         self.node.as_ref().and_then(Node::next_deadline)
-    }
-
-    fn role(&self, now: Instant) -> Option<Role> {
-        let (routers, _) = self.node.as_ref()?.status(now);
-        routers.first().map(|router| router.role)
-    }
-
-    /// A node that hands over steers no more.
-    fn stopping(&self) -> bool {
-        let status = |node: &Node| node.status(Instant::ZERO).0;
-        let causes = self.node.as_ref().map(status).unwrap_or_default();
-        causes
-            .iter()
-            .any(|router| router.cause == "handing over to a peer")
     }
 }
 

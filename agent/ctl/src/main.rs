@@ -2,7 +2,7 @@
 //!
 //! * [`source`] finds the answers: from the daemon through [`client`], or of the maps from
 //!   [`pins`] through [`bpf`];
-//! * [`render`] and [`check`] make text of them with [`table`];
+//! * [`render`] and [`mod@check`] make text of them with [`table`];
 //! * here are the command line and what each command does with the two.
 //!
 //! Answers go to stdout, as tables or as JSON; all else goes to stderr. The exit code tells a

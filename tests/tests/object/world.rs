@@ -9,8 +9,8 @@ use aya::{
 };
 use steerd_ebpf::{
     abi::{
-        Backend, BackendState, Counter, MacOwner, Mode, PROGRAM, RING_LINE, Service, addr_words,
-        mac_word, maps,
+        Backend, BackendState, Counter, FILTER_WORDS, MacOwner, Mode, PROGRAM, RING_LINE, Service,
+        addr_words, mac_word, maps,
     },
     hash,
     inspect::{self, Flow},
@@ -37,7 +37,19 @@ const SEED: u32 = 0x1234_5678;
 pub(crate) struct World {
     ebpf: Ebpf,
     lines: u32,
+    control: [u64; CONTROL],
 }
+
+/// Words of the control map's value.
+const CONTROL: usize = 8 + FILTER_WORDS;
+
+/// The control map's value.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct ControlWords([u64; CONTROL]);
+
+// SAFETY: words without padding; any bits are valid.
+unsafe impl aya::Pod for ControlWords {}
 
 /// What became of a packet.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,9 +67,14 @@ impl World {
         let mut ebpf = Ebpf::load(&object).expect("the object loads: are you root?");
         let program: &mut Xdp = ebpf.program_mut(PROGRAM).unwrap().try_into().unwrap();
         program.load().expect("the verifier accepts it");
-        let mut world = Self { ebpf, lines: 0 };
+        let mut world = Self {
+            ebpf,
+            lines: 0,
+            control: [0; CONTROL],
+        };
         let seed = u64::from(SEED) << 32;
-        world.set::<8>(maps::CONTROL, 0, [seed, seed, 0xfeed, 0, 0, 0, 0, 0]);
+        world.control[..3].copy_from_slice(&[seed, seed, 0xfeed]);
+        world.write_control();
         world.mac(OWN_MAC, MacOwner::Own);
         world.mac(PEER_MAC, MacOwner::Forwarder);
         world
@@ -79,6 +96,12 @@ impl World {
         let array: Array<&MapData, [u64; WORDS]> =
             Array::try_from(self.ebpf.map(map).unwrap()).unwrap();
         array.get(&index, 0).unwrap()
+    }
+
+    fn write_control(&mut self) {
+        let map = self.ebpf.map_mut(maps::CONTROL).unwrap();
+        let mut array: Array<&mut MapData, ControlWords> = Array::try_from(map).unwrap();
+        array.set(0, ControlWords(self.control), 0).unwrap();
     }
 
     pub(crate) fn mac(&mut self, mac: [u8; 6], owner: MacOwner) {
@@ -107,7 +130,11 @@ impl World {
             salt: hash::salt(addr, port_proto),
             reserved: [0; 3],
         };
-        let (one, other) = hash::service_slots(addr, port_proto, SEED);
+        let hash = hash::service(addr, port_proto, SEED);
+        let (word, bit) = hash::service_filter(hash);
+        self.control[8 + word] |= bit;
+        self.write_control();
+        let (one, other) = hash::service_slots(hash);
         // Half of them in their second slot, so that both are looked up.
         let slot = if id.is_multiple_of(2) { one } else { other };
         let taken: [u64; 8] = self.get(maps::SERVICES, slot);

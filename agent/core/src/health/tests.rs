@@ -305,13 +305,11 @@ fn thousands_of_first_checks_are_spread() {
         health.set(&key(&format!("b{index}")), &[probe("p")], None, at(0));
     }
     let most = (0..=5000).map(|now| health.tick(at(now)).len()).max();
-    assert!(most <= Some(3), "{most:?} in a millisecond");
-    assert!(
-        health
-            .backends
-            .values()
-            .all(|backend| backend.checks[0].running.is_some())
-    );
+    // Two rounds of first checks, and two of those given up unanswered after three seconds.
+    assert!(most <= Some(4), "{most:?} in a millisecond");
+    let begun = |check: &Check| check.running.is_some() || check.last.is_some();
+    let mut checks = health.backends.values().map(|backend| &backend.checks[0]);
+    assert!(checks.all(begun));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Answers as text for people. Every function here is pure: the same values give the same text.
 //!
-//! * [`status`]: the whole of a node at one look, its services, its backends.
-//! * [`maps`]: the maps, what is in them, and flows.
+//! * [`mod@status`]: the whole of a node at one look, its services, its backends.
+//! * [`mod@maps`]: the maps, what is in them, and flows.
 
 mod maps;
 mod status;

@@ -144,21 +144,15 @@ fn conflicted() -> Election {
 const PRIO: Effect = Effect::Advert { priority: OWN };
 const RESIGN: Effect = Effect::Advert { priority: 0 };
 
+type Act = Box<dyn Fn(&mut Election) -> Vec<Effect>>;
+
 #[test]
 fn every_state_answers_every_event() {
     use Effect::{Acquire, Announce, ProbeAddresses, Release};
-    type Row = (
-        &'static str,
-        Election,
-        Box<dyn Fn(&mut Election) -> Vec<Effect>>,
-        Role,
-        Vec<Effect>,
-    );
-    let input =
-        |make: fn() -> Input<'static>, now: u64| -> Box<dyn Fn(&mut Election) -> Vec<Effect>> {
-            Box::new(move |election| give(election, make(), now))
-        };
-    let heard = |from: u8, priority: u8, now: u64| -> Box<dyn Fn(&mut Election) -> Vec<Effect>> {
+    let input = |make: fn() -> Input<'static>, now: u64| -> Act {
+        Box::new(move |election| give(election, make(), now))
+    };
+    let heard = |from: u8, priority: u8, now: u64| -> Act {
         Box::new(move |election| hear(election, from, priority, now))
     };
     let timer: fn() -> Input<'static> = || Input::Timer;
@@ -166,7 +160,7 @@ fn every_state_answers_every_event() {
     let stop: fn() -> Input<'static> = || Input::Stop { linger: true };
     let stop_now: fn() -> Input<'static> = || Input::Stop { linger: false };
     let none = Vec::new;
-    let rows: Vec<Row> = vec![
+    let rows: Vec<(&str, Election, Act, Role, Vec<Effect>)> = vec![
         (
             "init, undecided",
             init(),

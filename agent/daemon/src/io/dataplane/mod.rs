@@ -37,8 +37,8 @@ use steerd_core::{
 };
 use steerd_ebpf::{
     abi::{
-        self, Backend, BackendState, MAC_SLOTS, MAX_BACKENDS, MAX_SERVICES, MacOwner, RING_LINE,
-        RING_LINES, SERVICE_SLOTS, Service, addr_words, mac_word, maps,
+        self, Backend, BackendState, FILTER_WORDS, MAC_SLOTS, MAX_BACKENDS, MAX_SERVICES, MacOwner,
+        RING_LINE, RING_LINES, SERVICE_SLOTS, Service, addr_words, mac_word, maps,
     },
     hash,
     shared::Shared,
@@ -98,6 +98,7 @@ mod control {
     pub(super) const MACS: usize = 1;
     pub(super) const FLOW_SEED: usize = 2;
     pub(super) const HEARTBEAT: usize = 3;
+    pub(super) const FILTER: usize = 8;
 }
 
 impl Dataplane {
@@ -353,7 +354,15 @@ impl Dataplane {
             };
             write(self.maps.services.element(base + slot), service.words());
         }
+        let mut filter = [0; FILTER_WORDS];
+        for &(addr, port_proto) in &keys {
+            let (word, bit) = hash::service_filter(hash::service(addr, port_proto, seed));
+            filter[word] |= bit;
+        }
+        // Around the switch both tables' services must pass.
+        self.maps.filter(|word, before| before | filter[word]);
         self.maps.switch(control::SERVICES, base, seed);
+        self.maps.filter(|word, _| filter[word]);
         self.dirty = false;
         self.forget_unknown();
         Ok(())
@@ -535,6 +544,18 @@ impl Maps {
         }
     }
 
+    /// Changes each word of the service filter.
+    fn filter(&self, change: impl Fn(usize, u64) -> u64) {
+        let words = self
+            .control
+            .element(0)
+            .get(control::FILTER..)
+            .unwrap_or_default();
+        for (at, word) in words.iter().enumerate().take(FILTER_WORDS) {
+            word.store(change(at, word.load()));
+        }
+    }
+
     fn service(&self, slot: u32) -> Option<Service> {
         let words = read(self.services.element(slot))?;
         let service = Service::from_words(words);
@@ -553,7 +574,8 @@ impl Maps {
     /// The slot and entry of a service in the table in use.
     fn find_service(&self, key: ServiceKey) -> Option<(u32, Service)> {
         let table = self.control.element(0).get(control::SERVICES)?.load();
-        let (one, other) = hash::service_slots(key.0, key.1, (table >> 32) as u32);
+        let hash = hash::service(key.0, key.1, (table >> 32) as u32);
+        let (one, other) = hash::service_slots(hash);
         [one, other].into_iter().find_map(|slot| {
             let slot = table as u32 + slot;
             let service = self.service(slot)?;

@@ -1,0 +1,164 @@
+//! What a plan tells, for each field of the configuration.
+#![allow(clippy::expect_used, clippy::unwrap_used)] // tests may panic
+
+#[expect(dead_code, reason = "shared with other tests")]
+mod support;
+
+use steerd_core::{
+    config::{Config, HttpProbe, LogFormat, Mode, ProbeKind, Protocol, XdpMode},
+    plan::{Plan, Step},
+};
+use support::{backend, config, host, ip, ms, name, probe, router, service};
+
+fn base() -> Config {
+    let backends = vec![backend("b0", host(0), 0), backend("b1", host(1), 1)];
+    config(vec![router(100)], vec![service(backends)])
+}
+
+fn changes(change: impl FnOnce(&mut Config)) -> Vec<String> {
+    let mut new = base();
+    change(&mut new);
+    Plan::between(&base(), &new).changes()
+}
+
+#[test]
+fn nothing_changes_nothing() {
+    assert_eq!(changes(|_| {}), [""; 0]);
+}
+
+#[test]
+fn sections_of_the_daemon_need_a_restart() {
+    let lines = changes(|new| {
+        new.node.state_dir = "/var/lib/steerd".into();
+        new.control.admin_group = Some("wheel".to_owned());
+        new.log.format = LogFormat::Json;
+        new.log.level = "debug".to_owned();
+        new.dataplane.xdp_mode = XdpMode::Generic;
+        new.dataplane.interfaces.push(name("eth1"));
+    });
+    assert_eq!(
+        lines,
+        [
+            r#"needs a restart: node: state_dir "/run/steerd" -> "/var/lib/steerd""#,
+            "needs a restart: control: admin_group none -> wheel",
+            "needs a restart: log: level info -> debug, format text -> json",
+            "needs a restart: dataplane: interfaces [eth0] -> [eth0, eth1], \
+             xdp_mode auto -> generic",
+        ]
+    );
+}
+
+#[test]
+fn each_field_of_a_router_is_told() {
+    let lines = changes(|new| {
+        let router = &mut new.virtual_routers[0];
+        router.priority = 110;
+        router.advert_interval = ms(1000);
+        router.preempt = false;
+        router.addresses.push("192.168.1.24/24".parse().unwrap());
+        router.peers = vec![host(1)];
+        router.source = Some(host(0));
+        router.announce.count = 5;
+    });
+    assert_eq!(
+        lines,
+        [
+            "virtual router main: priority 100 -> 110, advert_interval 100ms -> 1s, \
+          preempt true -> false, addresses [192.168.1.25/24] -> [192.168.1.25/24, \
+          192.168.1.24/24], peers [] -> [192.168.1.27], source none -> 192.168.1.26, \
+          announce 2 every 50ms, again after 1s -> 5 every 50ms, again after 1s"
+        ]
+    );
+}
+
+#[test]
+fn another_interface_vrid_or_family_is_another_router() {
+    let replaced = |change: fn(&mut Config)| {
+        let mut new = base();
+        change(&mut new);
+        let plan = Plan::between(&base(), &new);
+        matches!(plan.steps(), [Step::RouterReplaced { .. }])
+    };
+    assert!(replaced(
+        |new| new.virtual_routers[0].interface = name("eth1")
+    ));
+    assert!(replaced(|new| new.virtual_routers[0].vrid = 52));
+    let v6 = |new: &mut Config| {
+        new.virtual_routers[0].addresses = vec!["fd00::25/64".parse().unwrap()];
+    };
+    assert!(replaced(v6));
+    assert!(!replaced(|new| new.virtual_routers[0].priority = 9));
+    let lines = changes(|new| new.virtual_routers[0].vrid = 52);
+    assert_eq!(
+        lines,
+        ["virtual router main ends and begins anew: vrid 51 -> 52"]
+    );
+}
+
+#[test]
+fn services_backends_and_probes_are_told_one_by_one() {
+    let lines = changes(|new| {
+        let service = &mut new.services[0];
+        service.port = 9000;
+        service.protocol = Protocol::Udp;
+        service.ring_size = 251;
+        service.probes[0].fall = 5;
+        service.probes[0].interval = ms(5000);
+        service.probes.push(steerd_core::config::Probe {
+            name: name("second"),
+            ..probe()
+        });
+        service.backends.remove(0);
+        service.backends[0].weight = 0;
+        service.backends[0].mode = Mode::Dsr;
+        service.backends.push(backend("b2", ip("192.168.1.40"), 0));
+        let mut other = service.clone();
+        other.name = name("other");
+        new.services.push(other);
+        let mut second = new.virtual_routers[0].clone();
+        second.name = name("second");
+        new.virtual_routers.push(second);
+    });
+    assert_eq!(
+        lines,
+        [
+            "virtual router second added",
+            "service game: port 8765 -> 9000, protocol tcp -> udp, ring_size 31 -> 251",
+            "service game: probe tcp: interval 1s -> 5s, fall 2 -> 5",
+            "service game: probe second added",
+            "service game: backend b0 removed",
+            "service game: backend b1: weight 1 -> 0, mode auto -> dsr",
+            "service game: backend b2 added",
+            "service other added",
+        ]
+    );
+    let lines = changes(|new| {
+        new.services.clear();
+        new.virtual_routers.clear();
+    });
+    assert_eq!(
+        lines,
+        ["virtual router main removed", "service game removed"]
+    );
+}
+
+#[test]
+fn what_a_probe_asks_is_told_by_field() {
+    let http = |path: &str| {
+        ProbeKind::Http(HttpProbe {
+            tls: None,
+            method: "GET".to_owned(),
+            path: path.to_owned(),
+            host: None,
+            status: vec![(200, 299)],
+            body_contains: None,
+        })
+    };
+    let lines = changes(|new| new.services[0].probes[0].kind = http("/"));
+    assert_eq!(lines, ["service game: probe tcp: kind tcp -> http"]);
+    let (mut old, mut new) = (base(), base());
+    old.services[0].probes[0].kind = http("/");
+    new.services[0].probes[0].kind = http("/health");
+    let lines = Plan::between(&old, &new).changes();
+    assert_eq!(lines, ["service game: probe tcp: path / -> /health"]);
+}
