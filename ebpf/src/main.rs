@@ -64,14 +64,14 @@ pub(crate) fn steerd(ctx: XdpContext) -> u32 {
     };
     let length = (frame.end - frame.start) as u64;
     let maps = Maps { ctx: &ctx };
-    let (target, hash) = match classify(&frame, &maps) {
-        Ok(found) => found,
+    let target = match classify(&frame, &maps) {
+        Ok(target) => target,
         Err(verdict) => {
             count(VERDICT_STATS.get_ptr_mut(verdict as u32), length);
             return action(verdict);
         }
     };
-    let decision = steer(&mut frame, &maps, &target, hash);
+    let decision = steer(&mut frame, &maps, &target);
     count(VERDICT_STATS.get_ptr_mut(decision.verdict as u32), length);
     if decision.service != 0 {
         count(SERVICE_STATS.get_ptr_mut(decision.service), length);

@@ -104,32 +104,41 @@ pub struct Client {
     pub signal: Signal,
 }
 
-/// Finds out for whom a frame is.
+/// Finds out for whom a frame is, and asks `wanted` about the destination's address words and
+/// [`Service::key`].
+///
+/// It is asked where the address was read, once for each kind of header: what is not wanted, and
+/// most packets are not, then leaves without the registers that the rest needs.
 ///
 /// # Errors
 ///
-/// The verdict on a packet that belongs to no flow.
+/// The verdict on a packet that belongs to no flow, or is not wanted.
 #[inline(always)]
-pub fn target<P: Packet + ?Sized>(packet: &P) -> Result<Target, Verdict> {
+pub fn target<P: Packet + ?Sized>(packet: &P, wanted: impl Wanted) -> Result<Target, Verdict> {
     let outer: u16 = packet.load(12).ok_or(Verdict::Truncated)?;
     match outer {
-        ethertype::IPV4 => ipv4::<P, 14>(packet),
-        ethertype::IPV6 => ipv6::<P, 14>(packet),
-        ethertype::VLAN | ethertype::QINQ => tagged(packet),
+        ethertype::IPV4 => ipv4::<P, _, 14>(packet, wanted),
+        ethertype::IPV6 => ipv6::<P, _, 14>(packet, wanted),
+        ethertype::VLAN | ethertype::QINQ => tagged(packet, wanted),
         _ => Err(Verdict::NotIp),
     }
 }
 
+/// Tells whether a destination may be a service.
+pub trait Wanted: Fn([u64; 2], u32) -> bool + Copy {}
+
+impl<F: Fn([u64; 2], u32) -> bool + Copy> Wanted for F {}
+
 /// Behind one tag or two.
 #[inline(always)]
-fn tagged<P: Packet + ?Sized>(packet: &P) -> Result<Target, Verdict> {
+fn tagged<P: Packet + ?Sized>(packet: &P, wanted: impl Wanted) -> Result<Target, Verdict> {
     let inner: u16 = packet.load(16).ok_or(Verdict::Truncated)?;
     match inner {
-        ethertype::IPV4 => ipv4::<P, 18>(packet),
-        ethertype::IPV6 => ipv6::<P, 18>(packet),
+        ethertype::IPV4 => ipv4::<P, _, 18>(packet, wanted),
+        ethertype::IPV6 => ipv6::<P, _, 18>(packet, wanted),
         ethertype::VLAN => match packet.load::<u16>(20).ok_or(Verdict::Truncated)? {
-            ethertype::IPV4 => ipv4::<P, 22>(packet),
-            ethertype::IPV6 => ipv6::<P, 22>(packet),
+            ethertype::IPV4 => ipv4::<P, _, 22>(packet, wanted),
+            ethertype::IPV6 => ipv6::<P, _, 22>(packet, wanted),
             _ => Err(Verdict::NotIp),
         },
         _ => Err(Verdict::NotIp),
@@ -142,7 +151,10 @@ const fn tags(l3: usize) -> u8 {
 }
 
 #[inline(always)]
-fn ipv4<P: Packet + ?Sized, const L3: usize>(packet: &P) -> Result<Target, Verdict> {
+fn ipv4<P: Packet + ?Sized, W: Wanted, const L3: usize>(
+    packet: &P,
+    wanted: W,
+) -> Result<Target, Verdict> {
     // The last field first: the others are then within bounds too.
     let addr: u32 = packet.load(L3 + 16).ok_or(Verdict::Truncated)?;
     let version_ihl: u8 = packet.load(L3).ok_or(Verdict::Truncated)?;
@@ -161,17 +173,24 @@ fn ipv4<P: Packet + ?Sized, const L3: usize>(packet: &P) -> Result<Target, Verdi
         return Err(Verdict::Malformed);
     };
     let port_proto = port_proto(packet, transport, protocol)?;
+    let addr = mapped(addr);
+    if !wanted(addr, port_proto) {
+        return Err(Verdict::NotVip);
+    }
     Ok(Target {
         family: Family::V4,
         tags: tags(L3),
         transport,
-        addr: mapped(addr),
+        addr,
         port_proto,
     })
 }
 
 #[inline(always)]
-fn ipv6<P: Packet + ?Sized, const L3: usize>(packet: &P) -> Result<Target, Verdict> {
+fn ipv6<P: Packet + ?Sized, W: Wanted, const L3: usize>(
+    packet: &P,
+    wanted: W,
+) -> Result<Target, Verdict> {
     let addr1: u64 = packet.load(L3 + 32).ok_or(Verdict::Truncated)?;
     let addr0: u64 = packet.load(L3 + 24).ok_or(Verdict::Truncated)?;
     let version: u8 = packet.load(L3).ok_or(Verdict::Truncated)?;
@@ -188,11 +207,15 @@ fn ipv6<P: Packet + ?Sized, const L3: usize>(packet: &P) -> Result<Target, Verdi
     }
     let transport = L3 + 40;
     let port_proto = port_proto(packet, transport, next)?;
+    let addr = [addr0, addr1];
+    if !wanted(addr, port_proto) {
+        return Err(Verdict::NotVip);
+    }
     Ok(Target {
         family: Family::V6,
         tags: tags(L3),
         transport,
-        addr: [addr0, addr1],
+        addr,
         port_proto,
     })
 }

@@ -74,19 +74,13 @@ impl Decision {
 ///
 /// The verdict on a packet that is not.
 #[inline(always)]
-pub fn classify<P: Packet + ?Sized, T: Tables>(
-    packet: &P,
-    tables: &T,
-) -> Result<(Target, u64), Verdict> {
-    let target = target(packet)?;
+pub fn classify<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T) -> Result<Target, Verdict> {
     let control = tables.control().ok_or(Verdict::NotVip)?;
     let seed = (control.services.load() >> 32) as u32;
-    let hash = hash::service(target.addr, target.port_proto, seed);
-    let (word, bit) = hash::service_filter(hash);
-    if control.filter[word].load() & bit == 0 {
-        return Err(Verdict::NotVip);
-    }
-    Ok((target, hash))
+    target(packet, |addr, port_proto| {
+        let (word, bit) = hash::service_filter(hash::service(addr, port_proto, seed));
+        control.filter[word].load() & bit != 0
+    })
 }
 
 /// Decides about a packet that [`classify`] let through, and rewrites it where it is forwarded.
@@ -95,12 +89,11 @@ pub fn steer<P: Packet + ?Sized, T: Tables>(
     packet: &mut P,
     tables: &T,
     target: &Target,
-    hash: u64,
 ) -> Decision {
     let Some(control) = tables.control() else {
         return Decision::new(Verdict::NotVip);
     };
-    let Some(service) = find_service(tables, control, target, hash) else {
+    let Some(service) = find_service(tables, control, target) else {
         return Decision::new(Verdict::NotVip);
     };
     let mut decision = Decision {
@@ -136,9 +129,10 @@ fn find_service<'t, T: Tables>(
     tables: &'t T,
     control: &Control,
     target: &Target,
-    hash: u64,
 ) -> Option<&'t Service> {
-    let base = control.services.load() as u32;
+    let table = control.services.load();
+    let base = table as u32;
+    let hash = hash::service(target.addr, target.port_proto, (table >> 32) as u32);
     let (first, second) = hash::service_slots(hash);
     let service = tables.service(base + first)?;
     if matches(service, target) {

@@ -1,12 +1,12 @@
 //! Why the lab could not do something.
 
-use std::{io, path::PathBuf, process::ExitStatus, time::Duration};
+use std::{fmt, io, path::PathBuf, process::ExitStatus, time::Duration};
 
 /// The lab's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why the lab could not do something, and what to do about it.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 pub enum Error {
     /// Namespaces need privileges.
     #[error("the lab needs root, because it makes network namespaces: run it as root or with sudo")]
@@ -81,6 +81,13 @@ pub enum Error {
         /// What is missing.
         reason: &'static str,
     },
+}
+
+/// A test that returns an error shows it by its `Debug`: that is read by a person too.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// Names what was tried when the operating system refused it.

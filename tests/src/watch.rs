@@ -40,7 +40,7 @@ impl Watcher {
             ctls: lab.ctls(),
             load,
             timeline: lab.timeline.clone(),
-            since: Instant::now(),
+            since: None,
             nodes: [None, None],
             server: None,
             connected: 0,
@@ -72,7 +72,8 @@ struct Watch {
     ctls: Ctls,
     load: Arc<Load>,
     timeline: Arc<Timeline>,
-    since: Instant,
+    /// Since when there is service at all.
+    since: Option<Instant>,
     nodes: [Option<Status>; 2],
     server: Option<String>,
     connected: usize,
@@ -98,6 +99,9 @@ impl Watch {
 
     fn look_at_load(&mut self) {
         let server = self.load.prober.last().map(|answer| answer.server);
+        if server.is_some() {
+            self.since.get_or_insert_with(Instant::now);
+        }
         if server != self.server {
             let name = server.as_deref().unwrap_or("nobody");
             self.timeline.event(format_args!(
@@ -149,8 +153,10 @@ impl Watch {
         for (server, count) in &players.per_server {
             let _ = write!(line, ", {count} on {server}");
         }
-        let gap = self.load.prober.outage(self.since);
-        let _ = write!(line, " | longest gap {} ms", gap.as_millis());
+        if let Some(since) = self.since {
+            let gap = self.load.prober.outage(since);
+            let _ = write!(line, " | longest gap {} ms", gap.as_millis());
+        }
         line
     }
 }
