@@ -129,8 +129,8 @@ pub const MAC_SLOTS: u32 = 1 << 8;
 /// Room for verdicts.
 pub const MAX_VERDICTS: u32 = 64;
 
-/// Words of the filter before the service table: a bit for each service, 8192 of them.
-pub const FILTER_WORDS: usize = 128;
+/// Words of the filter before the service table, 65,536 bits: a thousand services fill 1.5 %.
+pub const FILTER_WORDS: usize = 1 << 10;
 
 /// What the program reads once a packet. One cache line, and the filter.
 #[repr(C)]

@@ -21,15 +21,15 @@ pub const fn mix(mut x: u64) -> u64 {
 
 /// The hash of a service.
 ///
-/// One multiplication (Dietzfelbinger et al., "A reliable randomized algorithm for the
-/// closest-pair problem", 1997), because every packet pays for it, the host's own ones too. Whom
-/// it serves badly the daemon gives another seed. An IPv4 address and port and protocol meet in
-/// different halves of the word, so they cannot cancel each other out.
+/// One multiplication, because every packet pays for it, the host's own ones too. Whom it serves
+/// badly the daemon gives another seed. A product's low bits depend on its factor's low bits only:
+/// so the address is turned round, its last bytes lowest, port and protocol lie above it, and only
+/// the upper half of the hash is used.
 #[must_use]
 #[inline(always)]
 pub const fn service(addr: [u64; 2], port_proto: u32, seed: u32) -> u64 {
-    let key = addr[1] ^ addr[0].rotate_left(29) ^ (port_proto ^ seed) as u64;
-    key.wrapping_mul(K1)
+    let address = addr[1].swap_bytes() ^ addr[0].swap_bytes().rotate_left(29);
+    (address ^ seed as u64 ^ (port_proto as u64) << 32).wrapping_mul(K1)
 }
 
 /// The two slots in which a service can be, from the start of its table.
@@ -42,13 +42,13 @@ pub const fn service_slots(hash: u64) -> (u32, u32) {
     )
 }
 
-/// A service's word and bit in the filter, of hash bits that pick no slot.
+/// A service's word and bit in the filter.
 #[must_use]
 #[inline(always)]
 pub const fn service_filter(hash: u64) -> (usize, u64) {
     (
-        (hash >> 29) as usize & (FILTER_WORDS - 1),
-        1 << ((hash >> 23) & 63),
+        (hash >> 54) as usize & (FILTER_WORDS - 1),
+        1 << ((hash >> 48) & 63),
     )
 }
 
@@ -152,6 +152,31 @@ mod tests {
             }),
         );
         assert!((0.8..1.2).contains(&slots), "{slots}");
+    }
+
+    /// Neighbours of a service, in address and port: none of a thousand has its place in the
+    /// filter, and few share a slot.
+    #[test]
+    fn neighbours_are_told_apart() {
+        let place = |last: u8, port: u16| {
+            let addr = [
+                0,
+                u64::from(u32::from_ne_bytes([10, 200, 9, last])) << 32 | 0xffff_0000,
+            ];
+            let hash = service(addr, u32::from(port.to_be()) | 6 << 16 | 1 << 24, 77);
+            (service_filter(hash), service_slots(hash))
+        };
+        let (filter, slots) = place(9, 8765);
+        let neighbours = (0..=255)
+            .filter(|&last| last != 9)
+            .map(|last| place(last, 8765))
+            .chain((8000..8745).map(|port| place(9, port)));
+        let mut shared = 0;
+        for (other_filter, other_slots) in neighbours {
+            assert_ne!(filter, other_filter);
+            shared += u32::from(slots.0 == other_slots.0) + u32::from(slots.1 == other_slots.1);
+        }
+        assert!(shared < 4, "{shared} of 2000 look-ups");
     }
 
     #[test]
