@@ -39,6 +39,8 @@ pub struct Status {
     pub services: Vec<ServiceStatus>,
     /// What the program did with packets, by verdict, zero ones left out.
     pub verdicts: Vec<VerdictCount>,
+    /// VRRP packets that were not taken for a peer's advert, by cause, zero ones left out.
+    pub dropped_adverts: Vec<DroppedAdverts>,
     /// The last notices, newest last.
     pub recent: Vec<RecentNotice>,
 }
@@ -175,6 +177,15 @@ pub struct VerdictCount {
     pub packets: u64,
     /// Bytes.
     pub bytes: u64,
+}
+
+/// VRRP packets dropped for one cause.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DroppedAdverts {
+    /// Why.
+    pub cause: String,
+    /// How many since the daemon started.
+    pub packets: u64,
 }
 
 /// A notice of the past.

@@ -74,13 +74,6 @@ pub enum Event {
         /// How to reach it on the segment.
         next_hop: Option<NextHop>,
     },
-    /// A peer's link-layer address became known.
-    PeerMac {
-        /// The peer's address.
-        address: IpAddr,
-        /// Its MAC.
-        mac: [u8; 6],
-    },
     /// Another host answers for one of a virtual router's addresses.
     AddressConflict {
         /// The virtual router.

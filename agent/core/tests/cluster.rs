@@ -345,13 +345,6 @@ impl World {
                     let source = self.hosts[from].address;
                     self.give(
                         to,
-                        Event::PeerMac {
-                            address: source,
-                            mac: mac(from),
-                        },
-                    );
-                    self.give(
-                        to,
                         Event::Advert {
                             router: name("main"),
                             source,

@@ -550,20 +550,14 @@ fn peers_are_resolved_and_their_macs_forward() {
         at(20),
     );
     assert_eq!(actions, [Action::Forwarders(vec![hop(3).mac])]);
-    // The MAC comes with the frame, before the advert that makes its sender a peer.
-    assert_eq!(
-        bench.give(
-            Event::PeerMac {
-                address: host(2),
-                mac: hop(2).mac
-            },
-            at(30)
-        ),
-        []
-    );
     let actions = bench.hear(host(2), 50, at(30));
     assert!(actions.contains(&Action::Resolve { address: host(2) }));
-    assert!(actions.contains(&Action::Forwarders(vec![hop(2).mac, hop(3).mac])));
+    let found = Event::NextHop {
+        address: host(2),
+        next_hop: Some(hop(2)),
+    };
+    let actions = bench.give(found, at(30));
+    assert_eq!(actions, [Action::Forwarders(vec![hop(2).mac, hop(3).mac])]);
     let actions = bench.hear(host(2), 50, at(31));
     assert!(
         !actions
@@ -703,10 +697,6 @@ fn unknown_names_are_ignored() {
         Event::Source {
             router: name("x"),
             address: None,
-        },
-        Event::PeerMac {
-            address: host(9),
-            mac: hop(9).mac,
         },
         Event::AddressConflict {
             router: name("x"),

@@ -8,6 +8,7 @@ mod io;
 
 use std::{
     fs,
+    io::IsTerminal as _,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -43,8 +44,8 @@ struct Args {
     #[arg(long)]
     check: bool,
 
-    /// Take the kernel program off all interfaces, forget all flows and stop. For when steerd is
-    /// not wanted any more: traffic is no longer steered then.
+    /// Take the kernel program and the virtual addresses off this host, forget all flows and stop.
+    /// For when steerd is not wanted any more.
     #[arg(long, conflicts_with = "check")]
     unload: bool,
 }
@@ -101,6 +102,7 @@ fn start_log(config: &Config) -> Result<(), String> {
     })?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match config.log.format {
         LogFormat::Text => log.with_target(false).init(),
@@ -109,13 +111,29 @@ fn start_log(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
+/// Leaves the host as if steerd had never run, but for the kernel's ARP settings.
 fn unload(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
     if io::dataplane::unload(&config.dataplane)? {
         tracing::info!("the program is off all interfaces and its maps are removed");
     } else {
-        tracing::info!("there was nothing to remove");
+        tracing::info!("there was no program to remove");
     }
-    Ok(())
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        // Nobody listens to what it reports.
+        let (events, _) = tokio::sync::mpsc::channel(1);
+        let netlink = io::netlink::Netlink::start(config, events).await?;
+        for router in &config.virtual_routers {
+            netlink.release(router).await?;
+        }
+        for service in &config.services {
+            netlink.unprepare(service.address).await?;
+        }
+        tracing::info!("the virtual addresses are off this host");
+        Ok(())
+    })
 }
 
 /// Runs until told to stop.

@@ -221,11 +221,6 @@ impl Node {
                     self.forwarders();
                 }
             }
-            Event::PeerMac { address, mac } => {
-                if self.network.set_mac(address, mac) {
-                    self.forwarders();
-                }
-            }
             Event::AddressConflict {
                 router,
                 address,

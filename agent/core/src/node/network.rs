@@ -11,9 +11,6 @@ use crate::{
     event::NextHop,
 };
 
-/// The most MACs that are remembered of addresses that may yet become peers.
-const MAX_MACS: usize = 64;
-
 /// How a backend can be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
@@ -37,7 +34,6 @@ pub(super) struct Network {
     peers: BTreeSet<IpAddr>,
     /// What is resolved; inner none: asked, but not answered yet; then the answer.
     next_hops: BTreeMap<IpAddr, Option<Option<NextHop>>>,
-    macs: BTreeMap<IpAddr, [u8; 6]>,
     forwarders: Vec<[u8; 6]>,
 }
 
@@ -113,19 +109,6 @@ impl Network {
         }
     }
 
-    /// Takes the MAC of a peer, or of one whose first advert is about to be handled; whether it is
-    /// news.
-    pub(super) fn set_mac(&mut self, address: IpAddr, mac: [u8; 6]) -> bool {
-        if self.macs.len() >= MAX_MACS && !self.macs.contains_key(&address) {
-            let peers = &self.peers;
-            self.macs.retain(|known, _| peers.contains(known));
-            if self.macs.len() >= MAX_MACS {
-                return false;
-            }
-        }
-        self.macs.insert(address, mac) != Some(mac)
-    }
-
     /// Whether `mac` is a known peer's.
     pub(super) fn is_peer_mac(&self, mac: [u8; 6]) -> bool {
         self.peer_macs().any(|known| known == mac)
@@ -147,14 +130,7 @@ impl Network {
         let backends = config.services.iter().flat_map(|service| &service.backends);
         let dsr = backends.filter(|backend| self.reach(backend).0 == Mode::Dsr);
         let dsr = dsr.map(|backend| backend.address);
-        // A link-local address means nothing without its interface; such a peer's MAC comes with
-        // its adverts.
-        let peers = self
-            .peers
-            .iter()
-            .copied()
-            .filter(|address| !is_link_local(*address));
-        let wanted: BTreeSet<IpAddr> = dsr.chain(peers).collect();
+        let wanted: BTreeSet<IpAddr> = dsr.chain(self.peers.iter().copied()).collect();
         let mut actions = Vec::new();
         self.next_hops.retain(|address, _| {
             let keep = wanted.contains(address);
@@ -173,20 +149,10 @@ impl Network {
     }
 
     fn peer_macs(&self) -> impl Iterator<Item = [u8; 6]> {
-        self.peers.iter().flat_map(|peer| {
-            let resolved = self.next_hops.get(peer).copied().flatten().flatten();
-            self.macs
-                .get(peer)
-                .copied()
-                .into_iter()
-                .chain(resolved.map(|next_hop| next_hop.mac))
-        })
-    }
-}
-
-fn is_link_local(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(_) => false,
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+        let next_hops = self
+            .peers
+            .iter()
+            .map(|peer| self.next_hops.get(peer).copied());
+        next_hops.filter_map(|known| Some(known.flatten().flatten()?.mac))
     }
 }

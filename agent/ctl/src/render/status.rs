@@ -54,6 +54,13 @@ pub(crate) fn status(look: Look, status: &Status, now_unix_ms: u64) -> String {
             .map(|count| format!("{} {}", count.verdict, number(count.packets)));
         text.push_str(&format!("\n{}", look.list("PACKETS  ", counts)));
     }
+    if !status.dropped_adverts.is_empty() {
+        let drops = status
+            .dropped_adverts
+            .iter()
+            .map(|drop| format!("{} {}", clean(&drop.cause), number(drop.packets)));
+        text.push_str(&format!("\n{}", look.list("DROPPED ADVERTS  ", drops)));
+    }
     if !status.recent.is_empty() {
         text.push('\n');
         let columns = [Column::right("AGO"), Column::prose("WHAT HAPPENED")];
@@ -293,6 +300,7 @@ mod tests {
             virtual_routers: Vec::new(),
             services: Vec::new(),
             verdicts: Vec::new(),
+            dropped_adverts: Vec::new(),
             recent: Vec::new(),
             ..samples::status()
         };

@@ -1,18 +1,20 @@
 //! The data plane: the only place that names maps.
 //!
 //! [`Dataplane`] takes what the core decided ([`Steering`], MACs) and makes the maps say so;
-//! [`load`] has loading, pinning and attaching, [`placement`] where entries go, [`mapped`] the
-//! maps' memory, [`view`] what people see of it.
+//! [`load`] has loading, pinning and attaching, [`placement`] where entries go, [`mapped`] and
+//! [`entries`] the maps' memory, [`view`] what people see of it.
 //!
 //! Order of writes: a backend that died is marked first, so that no packet goes to it; one that is
 //! new is written before any ring names it; a ring is written whole to a place that nothing reads
 //! and then put into its service by one word; a changed set of services is placed in the table
 //! that is not in use, and one word makes it the one in use.
 
+mod entries;
 mod error;
 mod load;
 mod mapped;
 mod placement;
+mod report;
 mod view;
 
 use std::{
@@ -21,10 +23,8 @@ use std::{
     net::IpAddr,
 };
 
-use aya::{
-    Ebpf,
-    maps::{Map, MapData, PerCpuArray},
-};
+use aya::Ebpf;
+use entries::{Maps, control, pack_ids, write};
 pub(crate) use error::DataplaneError;
 pub(crate) use load::unload;
 use mapped::Mapped;
@@ -78,29 +78,6 @@ struct Steered {
     backends: Vec<(u32, BackendId, Name)>,
 }
 
-/// The maps' memory.
-struct Maps {
-    control: Mapped,
-    services: Mapped,
-    backends: Mapped,
-    rings: Mapped,
-    flows4: Mapped,
-    flows6: Mapped,
-    macs: Mapped,
-    verdict_stats: PerCpuArray<MapData, view::Counts>,
-    service_stats: PerCpuArray<MapData, view::Counts>,
-    backend_stats: PerCpuArray<MapData, view::Counts>,
-}
-
-/// Words of [`abi::Control`].
-mod control {
-    pub(super) const SERVICES: usize = 0;
-    pub(super) const MACS: usize = 1;
-    pub(super) const FLOW_SEED: usize = 2;
-    pub(super) const HEARTBEAT: usize = 3;
-    pub(super) const FILTER: usize = 8;
-}
-
 impl Dataplane {
     /// Loads the program on the pinned maps, or new ones; attaches nothing yet.
     pub(crate) fn load(config: &Config) -> Result<Self, DataplaneError> {
@@ -137,11 +114,6 @@ impl Dataplane {
     /// Attaches the program to the configured interfaces, replacing an earlier one without a gap.
     pub(crate) fn attach(&mut self) -> Result<(), DataplaneError> {
         load::attach(&mut self.ebpf, &self.config)
-    }
-
-    /// The program's object, for its log.
-    pub(crate) fn ebpf(&mut self) -> &mut Ebpf {
-        &mut self.ebpf
     }
 
     /// Takes over the numbers that the pinned maps use, so that no flow changes its meaning.
@@ -320,11 +292,6 @@ impl Dataplane {
         &self.own
     }
 
-    /// The peers' MACs that the program knows.
-    pub(crate) fn forwarders(&self) -> &[[u8; 6]] {
-        &self.forwarders
-    }
-
     /// Makes a changed set of services the one in use, and forgets what nobody configured.
     pub(crate) fn commit(&mut self) -> Result<(), DataplaneError> {
         if !self.dirty {
@@ -488,129 +455,6 @@ impl Dataplane {
     }
 }
 
-impl Maps {
-    fn take(ebpf: &mut Ebpf) -> Result<Self, DataplaneError> {
-        let array = |name: &'static str| -> Result<Mapped, DataplaneError> {
-            let (_, value_size, entries, _) = maps::ALL
-                .into_iter()
-                .find(|&(map, ..)| map == name)
-                .ok_or_else(|| missing(name))?;
-            match ebpf.map(name) {
-                Some(Map::Array(data)) => Mapped::new(data.fd(), value_size, entries)
-                    .map_err(|source| DataplaneError::Map { map: name, source }),
-                _ => Err(missing(name)),
-            }
-        };
-        let control = array(maps::CONTROL)?;
-        let services = array(maps::SERVICES)?;
-        let backends = array(maps::BACKENDS)?;
-        let rings = array(maps::RINGS)?;
-        let flows4 = array(maps::FLOWS4)?;
-        let flows6 = array(maps::FLOWS6)?;
-        let macs = array(maps::MACS)?;
-        let mut stats = |name: &'static str| -> Result<_, DataplaneError> {
-            let map = ebpf.take_map(name).ok_or_else(|| missing(name))?;
-            PerCpuArray::try_from(map).map_err(|error| DataplaneError::Map {
-                map: name,
-                source: io::Error::other(error),
-            })
-        };
-        let verdict_stats = stats(maps::VERDICT_STATS)?;
-        let service_stats = stats(maps::SERVICE_STATS)?;
-        let backend_stats = stats(maps::BACKEND_STATS)?;
-        Ok(Self {
-            control,
-            services,
-            backends,
-            rings,
-            flows4,
-            flows6,
-            macs,
-            verdict_stats,
-            service_stats,
-            backend_stats,
-        })
-    }
-
-    /// The first slot of the half that is not in use.
-    fn spare(&self, word: usize, half: u32) -> u32 {
-        let base = self.control.element(0).get(word).map_or(0, Shared::load) as u32;
-        if base == 0 { half } else { 0 }
-    }
-
-    fn switch(&self, word: usize, base: u32, seed: u32) {
-        if let Some(word) = self.control.element(0).get(word) {
-            word.store(u64::from(base) | u64::from(seed) << 32);
-        }
-    }
-
-    /// Changes each word of the service filter.
-    fn filter(&self, change: impl Fn(usize, u64) -> u64) {
-        let words = self
-            .control
-            .element(0)
-            .get(control::FILTER..)
-            .unwrap_or_default();
-        for (at, word) in words.iter().enumerate().take(FILTER_WORDS) {
-            word.store(change(at, word.load()));
-        }
-    }
-
-    fn service(&self, slot: u32) -> Option<Service> {
-        let words = read(self.services.element(slot))?;
-        let service = Service::from_words(words);
-        (service.port_proto != 0).then_some(service)
-    }
-
-    fn services_in_use(&self) -> impl Iterator<Item = Service> {
-        let base = self
-            .control
-            .element(0)
-            .get(control::SERVICES)
-            .map_or(0, Shared::load) as u32;
-        (base..base + SERVICE_SLOTS).filter_map(|slot| self.service(slot))
-    }
-
-    /// The slot and entry of a service in the table in use.
-    fn find_service(&self, key: ServiceKey) -> Option<(u32, Service)> {
-        let table = self.control.element(0).get(control::SERVICES)?.load();
-        let hash = hash::service(key.0, key.1, (table >> 32) as u32);
-        let (one, other) = hash::service_slots(hash);
-        [one, other].into_iter().find_map(|slot| {
-            let slot = table as u32 + slot;
-            let service = self.service(slot)?;
-            (service.addr == key.0 && service.port_proto == key.1).then_some((slot, service))
-        })
-    }
-
-    fn backend_state(&self, number: u32) -> Option<BackendState> {
-        BackendState::unpack(self.backends.element(number).first()?.load())
-    }
-
-    fn backends_in_use(&self) -> impl Iterator<Item = (u32, Backend)> {
-        (1..self.backends.len()).filter_map(|number| {
-            self.backend_state(number)?;
-            Some((
-                number,
-                Backend::from_words(read(self.backends.element(number))?),
-            ))
-        })
-    }
-
-    fn ring_is(&self, region: Region, ring: &[u16]) -> bool {
-        region.slots as usize == ring.len()
-            && (region.first..)
-                .zip(ring.chunks(RING_LINE as usize))
-                .all(|(line, ids)| {
-                    let words = self.rings.element(line);
-                    ids.chunks(4).zip(words).all(|(ids, word)| {
-                        let mask = u64::MAX >> (64 - 16 * ids.len());
-                        word.load() & mask == pack_ids(ids) & mask
-                    })
-                })
-    }
-}
-
 fn region_of(service: &Service) -> Region {
     let (first, slots) = service.ring();
     Region { first, slots }
@@ -618,27 +462,6 @@ fn region_of(service: &Service) -> Region {
 
 fn ring_word(region: Region) -> u64 {
     u64::from(region.slots) | u64::from(region.first) << 32
-}
-
-/// Up to four backend ids as they lie in memory.
-fn pack_ids(ids: &[u16]) -> u64 {
-    ids.iter()
-        .rev()
-        .fold(0, |word, &id| word << 16 | u64::from(id))
-}
-
-/// Writes an entry: its first word last, because that one says that it is valid.
-fn write(element: &[Shared], words: [u64; 8]) {
-    for (word, value) in element.iter().zip(words).rev() {
-        if word.load() != value {
-            word.store(value);
-        }
-    }
-}
-
-fn read(element: &[Shared]) -> Option<[u64; 8]> {
-    let words: &[Shared; 8] = element.try_into().ok()?;
-    Some(std::array::from_fn(|at| words[at].load()))
 }
 
 fn key(address: IpAddr, port: u16, protocol: Protocol) -> ServiceKey {
@@ -654,13 +477,6 @@ fn words(address: IpAddr) -> [u64; 2] {
         IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
         IpAddr::V6(address) => address.octets(),
     })
-}
-
-fn missing(map: &'static str) -> DataplaneError {
-    DataplaneError::Map {
-        map,
-        source: io::Error::from(io::ErrorKind::NotFound),
-    }
 }
 
 /// A random word that is not zero.

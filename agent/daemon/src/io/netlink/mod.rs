@@ -37,7 +37,7 @@ use tokio::{
 };
 
 use self::{monitor::Monitor, request::Kernel};
-use super::sysctl::{SysctlError, Sysctls};
+use super::sysctl::{self, SysctlError};
 
 /// Why the kernel's network cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -88,16 +88,8 @@ pub(crate) struct Netlink {
     kernel: Kernel,
     wanted: Arc<Wanted>,
     interfaces: watch::Receiver<Vec<Iface>>,
-    dsr: Mutex<Dsr>,
     /// The tasks end with this.
     _tasks: JoinSet<()>,
-}
-
-/// What was set up for direct server return.
-#[derive(Default)]
-struct Dsr {
-    prepared: BTreeSet<IpAddr>,
-    sysctls: Sysctls,
 }
 
 impl Netlink {
@@ -133,7 +125,6 @@ impl Netlink {
             kernel,
             wanted,
             interfaces,
-            dsr: Mutex::default(),
             _tasks: tasks,
         })
     }
@@ -181,15 +172,12 @@ impl Netlink {
     ) -> Result<(), NetlinkError> {
         // The settings come first: with the address there, the host would answer ARP for it.
         if vip.is_ipv4() {
-            let mut dsr = self.dsr();
             for (path, least) in interfaces.iter().flat_map(arp_settings) {
-                let raised = dsr.sysctls.raise(&path, least);
+                let raised = sysctl::raise(&path, least);
                 raised.map_err(|source| NetlinkError::Setting { vip, source })?;
             }
         }
-        address::prepare(&self.kernel, vip).await?;
-        self.dsr().prepared.insert(vip);
-        Ok(())
+        address::prepare(&self.kernel, vip).await
     }
 
     /// Ends what [`Self::prepare_backend`] began for `vip`, but for the settings, which other
@@ -199,28 +187,7 @@ impl Netlink {
     ///
     /// The kernel refuses.
     pub(crate) async fn unprepare(&self, vip: IpAddr) -> Result<(), NetlinkError> {
-        address::unprepare(&self.kernel, vip).await?;
-        self.dsr().prepared.remove(&vip);
-        Ok(())
-    }
-
-    /// Leaves the host as it was before [`Self::prepare_backend`]: the addresses go, then the settings
-    /// are put back, in this order for the same reason as above. For the last shutdown only: a daemon
-    /// that is to be started again leaves both, and packets keep flowing without it.
-    ///
-    /// # Errors
-    ///
-    /// The first thing that could not be undone. Settings stay while an address does.
-    pub(crate) async fn restore(&self) -> Result<(), NetlinkError> {
-        let prepared = self.dsr().prepared.clone();
-        for vip in &prepared {
-            self.unprepare(*vip).await?;
-        }
-        let failed = self.dsr().sysctls.restore().into_iter().next();
-        match (failed, prepared.first()) {
-            (Some(source), Some(vip)) => Err(NetlinkError::Setting { vip: *vip, source }),
-            _ => Ok(()),
-        }
+        address::unprepare(&self.kernel, vip).await
     }
 
     /// Keeps the next hop of `address` resolved and reports it as [`Event::NextHop`], at first and
@@ -234,10 +201,6 @@ impl Netlink {
     pub(crate) fn forget(&self, address: IpAddr) {
         self.wanted.lock().addresses.remove(&address);
         self.wanted.changed.notify_one();
-    }
-
-    fn dsr(&self) -> MutexGuard<'_, Dsr> {
-        self.dsr.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,0 +1,326 @@
+//! The one loop: takes events from IO, feeds them to the core with the time, and carries out what
+//! the core decides. The only reader of the clock.
+//!
+//! * [`act`] carries out actions;
+//! * [`answer`] answers the control socket;
+//! * [`resume`] takes over what an earlier daemon left.
+
+mod act;
+mod answer;
+mod resume;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
+    path::PathBuf,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use sd_notify::NotifyState;
+use steerd_core::{
+    action::{Notice, Steering},
+    api::RecentNotice,
+    config::{Config, Name},
+    event::{Command, Event},
+    node::Node,
+    time::Instant,
+    vrrp::election::Role,
+};
+use tokio::{
+    runtime::Handle,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{mpsc, watch},
+    time::MissedTickBehavior,
+};
+use tracing::{debug, error, info, warn};
+
+use crate::io::{
+    announce::{AnnounceError, Announcer},
+    control::{self, ControlError, Request},
+    dataplane::{Dataplane, DataplaneError},
+    netlink::{Iface, Netlink, NetlinkError},
+    peer::{PeerError, Peers},
+    state::{StateError, StateFile},
+};
+
+/// Events that wait for the loop at most; IO that finds no room drops what the network may lose
+/// and waits with the rest.
+const EVENTS: usize = 4096;
+
+/// How often the daemon gives its sign of life to the control map.
+const HEARTBEAT: Duration = Duration::from_millis(100);
+
+/// How many notices `steerctl status` shows at most.
+const HISTORY: usize = 64;
+
+/// Why the daemon stops.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DriverError {
+    #[error(transparent)]
+    Dataplane(#[from] DataplaneError),
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    #[error(transparent)]
+    Announce(#[from] AnnounceError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("cannot wait for signals: {0}")]
+    Signals(std::io::Error),
+}
+
+/// The running daemon.
+pub(crate) struct Driver {
+    node: Node,
+    plane: Dataplane,
+    netlink: Netlink,
+    peers: Peers,
+    announcer: Announcer,
+    state: StateFile,
+    config_path: PathBuf,
+    /// What the IO works by: the core's configuration, but for actions of before a reload.
+    config: Config,
+    workers: Handle,
+    events: mpsc::Receiver<Event>,
+    /// For what probes report.
+    sender: mpsc::Sender<Event>,
+    requests: mpsc::Receiver<Request>,
+    interfaces: watch::Receiver<Vec<Iface>>,
+    signals: Signals,
+    started: Instant,
+    history: VecDeque<RecentNotice>,
+    /// What was last said of each service, to be said again when this host's MACs change.
+    steering: BTreeMap<Name, Steering>,
+    forwarders: Vec<[u8; 6]>,
+    masters: BTreeSet<Name>,
+    sources: BTreeMap<Name, Option<IpAddr>>,
+    /// This host's addresses.
+    addresses: BTreeSet<IpAddr>,
+    /// The virtual addresses that this host serves as a backend.
+    served: BTreeSet<IpAddr>,
+    /// When an error of each kind was last logged.
+    complained: BTreeMap<&'static str, Instant>,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+/// Whether to go on.
+enum Next {
+    Continue,
+    Stop,
+}
+
+impl Driver {
+    /// Opens everything and attaches the program.
+    pub(crate) async fn start(
+        config: Config,
+        config_path: PathBuf,
+        workers: Handle,
+    ) -> Result<Self, DriverError> {
+        let started = now();
+        // First what can be refused without having changed anything.
+        let bound = control::bind(&config.control)?;
+        let state = StateFile::open(&config.node.state_dir)?;
+        let mut plane = Dataplane::load(&config.dataplane)?;
+        let (sender, events) = mpsc::channel(EVENTS);
+        let peers = Peers::open(&config, sender.clone())?;
+        let announcer = Announcer::open(&config, sender.clone())?;
+        let netlink = Netlink::start(&config, sender.clone()).await?;
+        let interfaces = netlink.interfaces();
+
+        let restored = resume::restored(&config, &plane, &state, started);
+        let node = Node::new(config.clone(), &restored, random_seed(started), started);
+        plane.log_reports();
+        let (request_sender, requests) = mpsc::channel(64);
+        workers.spawn(bound.serve(request_sender));
+        let mut driver = Self {
+            node,
+            plane,
+            netlink,
+            peers,
+            announcer,
+            state,
+            config_path,
+            config,
+            workers,
+            events,
+            sender,
+            requests,
+            interfaces,
+            signals: Signals::new().map_err(DriverError::Signals)?,
+            started,
+            history: VecDeque::new(),
+            steering: BTreeMap::new(),
+            forwarders: Vec::new(),
+            masters: BTreeSet::new(),
+            sources: BTreeMap::new(),
+            addresses: BTreeSet::new(),
+            served: BTreeSet::new(),
+            complained: BTreeMap::new(),
+        };
+        driver.update_macs();
+        driver.update_sources();
+        // The maps say what the core decided, then packets follow them: a new program must not
+        // begin with empty maps.
+        driver.perform_all().await;
+        driver.plane.attach()?;
+        info!(config = %driver.config_path.display(), "steerd {} is running", env!("CARGO_PKG_VERSION"));
+        notify_systemd(NotifyState::Ready);
+        Ok(driver)
+    }
+
+    /// The loop. Ends after an orderly handover.
+    pub(crate) async fn run(mut self) -> Result<(), DriverError> {
+        let mut heartbeat = tokio::time::interval(HEARTBEAT);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let deadline = self.node.next_deadline();
+            let sleep = deadline.map_or(Duration::MAX, |deadline| deadline.since(now()));
+            tokio::select! {
+                // In this order: what has arrived counts before what is late.
+                biased;
+                Some(event) = self.events.recv() => self.handle(event).await,
+                request = self.requests.recv() => match request {
+                    Some(request) => self.answer(request),
+                    None => error!("the control socket is closed"),
+                },
+                _ = self.signals.terminate.recv() => self.stop("SIGTERM"),
+                _ = self.signals.interrupt.recv() => self.stop("SIGINT"),
+                _ = self.signals.hangup.recv() => {
+                    match self.reload(false) {
+                        Ok(_) => {}
+                        Err(message) => error!("nothing was reloaded:\n{message}"),
+                    }
+                }
+                Ok(()) = self.interfaces.changed() => self.interfaces_changed(),
+                () = tokio::time::sleep(sleep), if deadline.is_some() => self.node.tick(now()),
+                _ = heartbeat.tick() => {
+                    self.plane.heartbeat(now());
+                    self.update_sources();
+                }
+            }
+            // What else has arrived meanwhile is taken before any timer.
+            while let Ok(event) = self.events.try_recv() {
+                self.handle(event).await;
+            }
+            if deadline.is_some_and(|deadline| deadline <= now()) {
+                self.node.tick(now());
+            }
+            if let Next::Stop = self.perform_all().await {
+                info!("handed over; the kernel program keeps steering");
+                return Ok(());
+            }
+        }
+    }
+
+    async fn handle(&mut self, event: Event) {
+        debug!(?event);
+        let addresses = match &event {
+            Event::LocalAddresses(addresses) => Some(addresses.clone()),
+            _ => None,
+        };
+        self.node.handle(event, now());
+        if let Some(addresses) = addresses {
+            self.addresses = addresses;
+            self.update_served().await;
+        }
+    }
+
+    fn stop(&mut self, signal: &str) {
+        info!("{signal}: handing over");
+        notify_systemd(NotifyState::Stopping);
+        self.node.handle(Event::Command(Command::Shutdown), now());
+    }
+
+    async fn perform_all(&mut self) -> Next {
+        let mut next = Next::Continue;
+        while let Some(action) = self.node.poll_action() {
+            if let Next::Stop = self.perform(action).await {
+                next = Next::Stop;
+            }
+        }
+        if let Err(error) = self.plane.commit() {
+            self.complain("commit", &error);
+        }
+        next
+    }
+
+    fn note(&mut self, notice: &Notice) {
+        let text = notice.to_string();
+        match notice {
+            Notice::Misconfigured { .. } => error!("{text}"),
+            Notice::Backend { up: false, .. }
+            | Notice::Tier { to: None, .. }
+            | Notice::Role {
+                to: Role::Fault, ..
+            }
+            | Notice::Link { up: false, .. }
+            | Notice::Peer { alive: false, .. } => warn!("{text}"),
+            _ => info!("{text}"),
+        }
+        if let Notice::Role { router, to, .. } = notice {
+            if *to == Role::Master {
+                self.masters.insert(router.clone());
+            } else {
+                self.masters.remove(router);
+            }
+            if let Err(error) = self.state.set_masters(self.masters.clone()) {
+                self.complain("state", &error);
+            }
+        }
+        if self.history.len() == HISTORY {
+            self.history.pop_front();
+        }
+        let since_epoch = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let at_unix_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+        self.history.push_back(RecentNotice { at_unix_ms, text });
+    }
+
+    /// Logs an error of a kind that may repeat: at most once in ten seconds.
+    fn complain(&mut self, kind: &'static str, error: &dyn std::error::Error) {
+        let now = now();
+        let last = self.complained.get(kind);
+        if last.is_none_or(|last| now.since(*last) >= Duration::from_secs(10)) {
+            self.complained.insert(kind, now);
+            error!("{error}");
+        }
+    }
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// The time since the boot, suspended or not: the same clock for every daemon of a boot.
+fn now() -> Instant {
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
+    // The kernel has had this clock since 2.6.39, and a reading is never negative.
+    Instant::from_origin(time.map(Duration::from).unwrap_or_default())
+}
+
+fn random_seed(now: Instant) -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(now)
+}
+
+/// Tells systemd, where it started us and wants to know.
+fn notify_systemd(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        debug!("could not tell systemd: {error}");
+    }
+}
