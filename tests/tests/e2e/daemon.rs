@@ -11,6 +11,7 @@ use steerd_tests::{
     error::Result,
     lab::Options,
     node::NodeId::{self, Backup, Primary},
+    process,
     scenario::{self, Stage},
     switch::VIP,
 };
@@ -203,4 +204,55 @@ fn a_terminated_daemon_leaves_the_address_to_its_peer() -> Result<()> {
     assert_eq!(server.as_deref(), Some("primary"));
     assert!(stage.load.prober.outage(std::time::Instant::now()) < Duration::from_millis(200));
     Ok(())
+}
+
+/// What an earlier version left is taken over at its link, so that no packet is lost; its maps go.
+#[test]
+fn pins_of_another_abi_are_replaced() -> Result<()> {
+    const PINS: &str = "/sys/fs/bpf/steerd";
+    let mut stage = stage(FAST)?;
+    let cuts = stage.load.players.snapshot().cuts;
+    let report = stage.measure(
+        "another_version",
+        |stage| {
+            stage.lab.kill_daemon(Primary)?;
+            in_host(stage, "mv", &[&format!("{PINS}/v1"), &format!("{PINS}/v0")])?;
+            stage.lab.start_daemon(Primary)
+        },
+        (Primary, Primary),
+    )?;
+    assert_unnoticed(&report, &stage, cuts);
+    assert_eq!(in_host(&mut stage, "ls", &[PINS])?, "v1\n");
+    let log = daemon_log(&mut stage)?;
+    assert!(log.contains("removed the maps of another version"), "{log}");
+
+    // A map of this version, but of another shape: writing to it would go beyond its values.
+    stage.lab.kill_daemon(Primary)?;
+    let (macs, control) = (format!("{PINS}/v1/MACS"), format!("{PINS}/v1/CONTROL"));
+    in_host(&mut stage, "mv", &[&macs, &control])?;
+    stage.lab.start_daemon(Primary)?;
+    stage.lab.until_master(Primary)?;
+    let log = daemon_log(&mut stage)?;
+    assert!(
+        log.contains("replaced a pinned map of another shape"),
+        "{log}"
+    );
+    Ok(())
+}
+
+/// What a command prints on the primary's host.
+fn in_host(stage: &mut Stage, program: &str, arguments: &[&str]) -> Result<String> {
+    let mut command = stage.lab.node(Primary)?.host.namespace.command(program);
+    command.args(arguments);
+    let output = process::output(command, Duration::from_secs(10))?;
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {output:?}"
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn daemon_log(stage: &mut Stage) -> Result<String> {
+    let path = stage.lab.node(Primary)?.daemon_log();
+    Ok(std::fs::read_to_string(path).unwrap())
 }

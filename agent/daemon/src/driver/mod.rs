@@ -32,7 +32,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::MissedTickBehavior,
 };
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info, trace, warn};
 
 use crate::io::{
     announce::{AnnounceError, Announcer},
@@ -221,7 +221,12 @@ impl Driver {
     }
 
     async fn handle(&mut self, event: Event) {
-        debug!(?event);
+        match &event {
+            Event::Probe {
+                outcome: Err(_), ..
+            } => debug!(?event),
+            _ => trace!(?event),
+        }
         let addresses = match &event {
             Event::LocalAddresses(addresses) => Some(addresses.clone()),
             _ => None,
