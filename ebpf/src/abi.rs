@@ -124,8 +124,8 @@ pub const RING_LINES: u32 = 1 << 18;
 pub const FLOW4_SETS: u32 = 1 << 19;
 /// Sets of four IPv6 flows: 1 Mi flows, 32 MiB.
 pub const FLOW6_SETS: u32 = 1 << 18;
-/// Slots of one MAC table.
-pub const MAC_SLOTS: u32 = 1 << 8;
+/// Slots of one MAC table: enough that some seed gives each of 256 MACs a slot of its own.
+pub const MAC_SLOTS: u32 = 1 << 12;
 /// Room for verdicts.
 pub const MAX_VERDICTS: u32 = 64;
 
@@ -145,8 +145,11 @@ pub struct Control {
     pub flow_seed: Shared,
     /// The daemon's last sign of life, nanoseconds of CLOCK_BOOTTIME.
     pub heartbeat_ns: Shared,
+    /// How long an established flow must have been idle before a new one may take its place, in
+    /// units of [`crate::flow::SEEN_SHIFT`] jiffies.
+    pub established_idle: Shared,
     /// Zero.
-    pub reserved: [Shared; 4],
+    pub reserved: [Shared; 3],
     /// Whose bit is not set is no service: most packets go no further. It may say yes to what is
     /// none, never no to what is one.
     pub filter: [Shared; FILTER_WORDS],

@@ -11,7 +11,7 @@
 //!
 //! Eviction: a handshake not yet completed goes before an established flow, so a SYN flood cannot
 //! push out connections; an established one goes only when it has been idle for
-//! [`ESTABLISHED_IDLE`]. If nothing may go, the newcomer is not recorded and follows the ring.
+//! [`crate::abi::Control::established_idle`]. If nothing may go, the newcomer is not recorded and follows the ring.
 
 use crate::shared::Shared;
 
@@ -22,10 +22,6 @@ pub const WAYS: usize = 4;
 
 /// One in [`Value::seen`] is 2^8 jiffies: about a second at 250 Hz.
 pub const SEEN_SHIFT: u32 = 8;
-
-/// How long an established flow must have been idle before a new one may take its place, in units
-/// of [`SEEN_SHIFT`]: an hour at 250 Hz.
-pub const ESTABLISHED_IDLE: u32 = 3516;
 
 const SEEN_MASK: u64 = (1 << 20) - 1;
 const TAG_MASK: u64 = (1 << 12) - 1;
@@ -313,14 +309,15 @@ pub fn touch<E: Entry<K>, K>(entry: &E, old: Value, new: Value, tag: u64) {
     }
 }
 
-/// The entry that a new flow may have: the one that is missed least, if it may go.
+/// The entry that a new flow may have: the one that is missed least, if it may go. An established
+/// flow may when it has been idle for `idle`, in units of [`SEEN_SHIFT`].
 #[inline(always)]
-pub fn victim<K: Key>(set: &[K::Entry; WAYS], now: u32) -> Option<&K::Entry> {
+pub fn victim<K: Key>(set: &[K::Entry; WAYS], now: u32, idle: u32) -> Option<&K::Entry> {
     let [a, b, c, d] = set;
     let (ab, ab_cost) = cheaper((a, cost(a, now)), (b, cost(b, now)));
     let (cd, cd_cost) = cheaper((c, cost(c, now)), (d, cost(d, now)));
     let (entry, cost) = cheaper((ab, ab_cost), (cd, cd_cost));
-    (cost <= KEEP).then_some(entry)
+    (cost <= established_cost(idle)).then_some(entry)
 }
 
 /// Records a flow.
@@ -330,8 +327,11 @@ pub fn record<E: Entry<K>, K>(entry: &E, key: K, tag: u64, value: Value) {
     entry.value().store(value.pack(tag));
 }
 
-/// The cost of an established flow that has been idle for exactly as long as it must.
-const KEEP: u32 = ((State::Established as u32) << 20) + SEEN_MASK as u32 - ESTABLISHED_IDLE;
+/// The cost of an established flow that has been idle for exactly so long.
+#[inline(always)]
+const fn established_cost(idle: u32) -> u32 {
+    ((State::Established as u32) << 20) + SEEN_MASK as u32 - (idle & SEEN_MASK as u32)
+}
 
 #[inline(always)]
 fn cheaper<T>(one: (T, u32), other: (T, u32)) -> (T, u32) {
@@ -354,10 +354,11 @@ mod tests {
     use super::*;
 
     const NOW: u32 = 100_000;
+    const IDLE: u32 = 3516;
 
     fn insert<K: Key>(set: &[K::Entry; WAYS], key: K, tag: u64, value: Value) -> bool {
         let known = find(set, key, tag).map(|(entry, _)| entry);
-        match known.or_else(|| victim::<K>(set, value.seen)) {
+        match known.or_else(|| victim::<K>(set, value.seen, IDLE)) {
             Some(entry) => {
                 record(entry, key, tag, value);
                 true
@@ -433,7 +434,7 @@ mod tests {
             !insert(&set.0, key(4), 0, value(2, State::New, NOW)),
             "nothing may go"
         );
-        let later = NOW - 500 + ESTABLISHED_IDLE;
+        let later = NOW - 500 + IDLE;
         assert!(
             insert(&set.0, key(4), 0, value(2, State::New, later)),
             "idle for an hour"

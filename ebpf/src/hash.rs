@@ -57,7 +57,7 @@ pub const fn service_filter(hash: u64) -> (usize, u64) {
 #[inline(always)]
 pub const fn mac_slot(mac: u64, seed: u32) -> u32 {
     let x = (mac ^ seed as u64).wrapping_mul(K1);
-    (x >> 56) as u32 & (MAC_SLOTS - 1)
+    (x >> 52) as u32 & (MAC_SLOTS - 1)
 }
 
 /// The hash of an IPv4 flow's key.

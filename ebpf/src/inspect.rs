@@ -134,6 +134,7 @@ fn control(word: impl Fn(usize) -> u64) -> Option<Vec<Field>> {
         ("macs", table(word(8))),
         ("flow_seed", format!("{:#x}", word(16))),
         ("heartbeat_ns", word(24).to_string()),
+        ("established_idle", word(32).to_string()),
         (
             "filter_bits",
             (0..FILTER_WORDS)

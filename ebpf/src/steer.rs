@@ -202,7 +202,7 @@ fn choose<'t, T: Tables>(
             let key = Key4::new(address, client.port, service.id);
             let hash = hash::flow4(key.0, seed);
             match tables.set4(hash) {
-                Some(set) => choose_in(tables, service, client, &set.0, key, hash),
+                Some(set) => choose_in(tables, control, service, client, &set.0, key, hash),
                 None => (0, Err(Verdict::BadBackend)),
             }
         }
@@ -210,7 +210,7 @@ fn choose<'t, T: Tables>(
             let key = Key6::new(client.addr, client.port, service.id);
             let hash = hash::flow6(key.0, seed);
             match tables.set6(hash) {
-                Some(set) => choose_in(tables, service, client, &set.0, key, hash),
+                Some(set) => choose_in(tables, control, service, client, &set.0, key, hash),
                 None => (0, Err(Verdict::BadBackend)),
             }
         }
@@ -220,6 +220,7 @@ fn choose<'t, T: Tables>(
 #[inline(always)]
 fn choose_in<'t, T: Tables, K: Key>(
     tables: &'t T,
+    control: &Control,
     service: &Service,
     client: &Client,
     set: &[K::Entry; WAYS],
@@ -259,7 +260,7 @@ fn choose_in<'t, T: Tables, K: Key>(
     };
     let entry = match found {
         Some((entry, _)) => Some(entry),
-        None => flow::victim::<K>(set, now),
+        None => flow::victim::<K>(set, now, control.established_idle.load() as u32),
     };
     if let Some(entry) = entry {
         let generation = state.generation;

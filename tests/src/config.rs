@@ -81,6 +81,9 @@ pub const ECHO: &str = "echo";
 /// The port of the UDP echo that the lab adds as a second service.
 pub const ECHO_PORT: u16 = 8766;
 
+/// A second port that servers echo on, for a service that a test adds.
+pub const OTHER_ECHO_PORT: u16 = 8767;
+
 /// An IPv6 virtual router's first address is link-local (RFC 9568, section 5.2.9).
 const LINK_LOCAL_VIP: &str = "fe80::8765:25";
 
@@ -156,6 +159,23 @@ impl NodeConfig {
         }
         copy.insert("probes".into(), strings([name]));
         self.push("service", copy)
+    }
+
+    /// Makes `hosts`, all of tier 1, the backends of the service `service`.
+    ///
+    /// # Errors
+    ///
+    /// There is no such service.
+    pub fn set_backends(&mut self, service: &str, hosts: &[HostSpec]) -> Result<()> {
+        let backends = hosts.iter().map(|host| {
+            let mut backend = Table::new();
+            backend.insert("name".into(), host.name.into());
+            backend.insert("address".into(), host.v4().to_string().into());
+            backend.into()
+        });
+        let backends = Value::Array(backends.collect());
+        self.service(service)?.insert("backend".into(), backends);
+        Ok(())
     }
 
     /// Adds the same virtual router and services over IPv6.

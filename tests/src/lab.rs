@@ -15,9 +15,10 @@ use crate::{
     dir::Dir,
     error::{Error, Result},
     netns::{self, Bpffs},
-    node::{Binaries, Ctl, Node, NodeId},
+    node::{self, Binaries, Ctl, Node, NodeId},
     players::Players,
     prober::Prober,
+    process::Process,
     slots::Slots,
     stream::UdpStream,
     switch::{Host, HostSpec, Switch, VIP, VIP6},
@@ -255,6 +256,52 @@ impl Lab {
     /// See [`Switch::plug`].
     pub fn plug(&self, spec: HostSpec) -> Result<Host> {
         self.switch.plug(spec, Bpffs::Mounted)
+    }
+
+    /// A further host on the switch that serves, once [`Lab::serve`] starts its server, as a backend
+    /// on which no steerd runs.
+    ///
+    /// # Errors
+    ///
+    /// See [`Switch::plug`].
+    pub fn plug_backend(&self, spec: HostSpec) -> Result<Host> {
+        let host = self.plug(spec)?;
+        host.prepare_backend()?;
+        Ok(host)
+    }
+
+    /// Starts the game server on a host that is no node.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be executed.
+    pub fn serve(&self, host: &Host) -> Result<Process> {
+        let name = host.spec.name;
+        let log = self.dir.path().join(format!("{name}-server.log"));
+        let command = node::server_command(host, &self.binaries);
+        Process::start(format!("server on {name}"), command, log)
+    }
+
+    /// Takes the port of a host that is no node down on the switch.
+    ///
+    /// # Errors
+    ///
+    /// The host is not plugged in.
+    pub fn cut_host(&self, spec: HostSpec) -> Result<()> {
+        self.switch.cut(spec)
+    }
+
+    /// Takes a node's interface away and gives it a new one that looks the same.
+    ///
+    /// # Errors
+    ///
+    /// The node is off.
+    pub fn replug(&mut self, id: NodeId) -> Result<()> {
+        let node = self.nodes[id as usize].as_mut().ok_or(Error::State {
+            node: id.name(),
+            reason: "it is off",
+        })?;
+        self.switch.replug(&mut node.host)
     }
 
     /// What a node's daemon says of itself.

@@ -12,10 +12,11 @@
 //!   file descriptors of the lab, so nothing survives it, however it ends.
 //! * [`process`], [`config`], [`node`], [`dir`], [`lab`]: the programs on the hosts, and their control.
 //! * [`game`]: the server under protection. [`players`], [`prober`], [`stream`]: the load, and the
-//!   three measures of an outage.
+//!   three measures of an outage; [`clients`]: flows to be looked up in the table.
 //! * [`scenario`]: what goes wrong, as functions from a running lab to a [`scenario::Report`];
 //!   [`watch`] and [`timeline`]: the story of it for a person; [`demo`]: all of it in one command.
 
+pub mod clients;
 pub mod config;
 pub mod demo;
 pub mod dir;

@@ -9,8 +9,11 @@ use std::{
 use futures_util::TryStreamExt;
 use nix::net::if_::if_nametoindex;
 use rtnetlink::{
-    Handle, LinkBridge, LinkUnspec, LinkVeth, new_connection, packet_route::link::BridgeStpState,
+    Handle, LinkBridge, LinkUnspec, LinkVeth, new_connection,
+    packet_route::link::{BridgeStpState, LinkAttribute, LinkXdp},
 };
+// The answer of [`xdp`].
+pub use rtnetlink::packet_route::link::XdpAttached;
 
 use crate::error::{Context, Result};
 
@@ -35,36 +38,46 @@ pub fn add_bridge(name: &str) -> Result<()> {
     })
 }
 
-/// Makes a cable: `name` here, as a port of `bridge`, and `far_name` in `far`.
+/// Makes a cable of which both ends, `name` and `far_name`, are here.
 ///
 /// # Errors
 ///
 /// The kernel has no veth, or a name is taken.
-pub fn add_cable(name: &str, bridge: &str, far: BorrowedFd<'_>, far_name: &str) -> Result<()> {
-    let controller = index(bridge)?;
+pub fn add_cable(name: &str, far_name: &str) -> Result<()> {
     netlink(async |handle| {
-        let link = handle.link();
-        // A name that no namespace has yet; it gets its real one where it belongs.
-        let far_here = format!("{name}-far");
-        let veth = LinkVeth::new(name, &far_here).build();
-        link.add(veth)
-            .execute()
-            .await
-            .context(|| format!("add veth {name}"))?;
-        let moved = LinkUnspec::new_with_index(index(&far_here)?)
-            .name(far_name)
-            .setns_by_fd(far.as_raw_fd());
-        link.set(moved.build())
-            .execute()
-            .await
-            .context(|| format!("move {far_here}"))?;
-        let port = LinkUnspec::new_with_index(index(name)?)
-            .controller(controller)
-            .up();
-        link.set(port.build())
-            .execute()
-            .await
-            .context(|| format!("plug {name} into {bridge}"))
+        let veth = LinkVeth::new(name, far_name).build();
+        let add = handle.link().add(veth).execute().await;
+        add.context(|| format!("add veth {name}"))
+    })
+}
+
+/// Moves an interface to the network namespace `to`, where it is called `new_name`.
+///
+/// # Errors
+///
+/// No such interface, or the name is taken there.
+pub fn hand_over(name: &str, to: BorrowedFd<'_>, new_name: &str) -> Result<()> {
+    let moved = LinkUnspec::new_with_index(index(name)?)
+        .name(new_name)
+        .setns_by_fd(to.as_raw_fd());
+    netlink(async |handle| {
+        let set = handle.link().set(moved.build()).execute().await;
+        set.context(|| format!("move {name}"))
+    })
+}
+
+/// Makes an interface a port of `bridge`, and brings it up.
+///
+/// # Errors
+///
+/// No such interface or bridge.
+pub fn plug(name: &str, bridge: &str) -> Result<()> {
+    let port = LinkUnspec::new_with_index(index(name)?)
+        .controller(index(bridge)?)
+        .up();
+    netlink(async |handle| {
+        let set = handle.link().set(port.build()).execute().await;
+        set.context(|| format!("plug {name} into {bridge}"))
     })
 }
 
@@ -130,6 +143,32 @@ pub fn addresses(name: &str) -> Result<Vec<IpAddr>> {
                 _ => None,
             })
             .collect())
+    })
+}
+
+/// How an XDP program is attached to an interface.
+///
+/// # Errors
+///
+/// No such interface.
+pub fn xdp(name: &str) -> Result<XdpAttached> {
+    let index = index(name)?;
+    netlink(async |handle| {
+        let mut get = handle.link().get().match_index(index).execute();
+        let message = get.try_next().await;
+        let message = message.context(|| format!("look at {name}"))?;
+        let attributes = message.into_iter().flat_map(|message| message.attributes);
+        let mut about_xdp = attributes.filter_map(|attribute| match attribute {
+            LinkAttribute::Xdp(xdp) => Some(xdp),
+            _ => None,
+        });
+        let attached = about_xdp.next().and_then(|xdp| {
+            xdp.into_iter().find_map(|xdp| match xdp {
+                LinkXdp::Attached(attached) => Some(attached),
+                _ => None,
+            })
+        });
+        Ok(attached.unwrap_or(XdpAttached::None))
     })
 }
 

@@ -8,10 +8,11 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use steerd_core::api::Status;
+use serde::de::DeserializeOwned;
+use steerd_core::api::{Flows, FlowsQuery, MapDump, Status};
 
 use crate::{
-    config::{ECHO_PORT, NodeConfig},
+    config::{ECHO_PORT, NodeConfig, OTHER_ECHO_PORT},
     error::{Error, Result},
     netns::{Bpffs, Namespace},
     process::{self, Process},
@@ -160,13 +161,7 @@ impl Node {
     ///
     /// It cannot be executed.
     pub fn start_server(&mut self) -> Result<()> {
-        let mut command = self.host.namespace.command(&self.binaries.game_server);
-        command.args(["--name", self.id.name()]);
-        for (option, port) in [("--listen", 8765), ("--echo", ECHO_PORT)] {
-            for any in ["0.0.0.0", "[::]"] {
-                command.arg(option).arg(format!("{any}:{port}"));
-            }
-        }
+        let command = server_command(&self.host, &self.binaries);
         self.server = Some(self.start("server", command)?);
         Ok(())
     }
@@ -355,7 +350,30 @@ impl Ctl {
     ///
     /// It does not answer, or not as [`steerd_core::api`] says.
     pub fn status(&self) -> Result<Status> {
-        let json = self.run(&["status"])?;
+        self.ask(&["status"])
+    }
+
+    /// All flows of a service.
+    ///
+    /// # Errors
+    ///
+    /// See [`Ctl::status`].
+    pub fn flows(&self, service: &str) -> Result<Flows> {
+        let limit = FlowsQuery::MAX_LIMIT.to_string();
+        self.ask(&["flows", "--service", service, "--limit", &limit])
+    }
+
+    /// The entries of a map, decoded.
+    ///
+    /// # Errors
+    ///
+    /// See [`Ctl::status`].
+    pub fn dump(&self, map: &str) -> Result<MapDump> {
+        self.ask(&["maps", "dump", map])
+    }
+
+    fn ask<T: DeserializeOwned>(&self, arguments: &[&str]) -> Result<T> {
+        let json = self.run(arguments)?;
         serde_json::from_slice(&json)
             .map_err(|error| self.failed(format!("{error} in {}", String::from_utf8_lossy(&json))))
     }
@@ -366,6 +384,24 @@ impl Ctl {
             reason,
         }
     }
+}
+
+/// The command that starts the game server and its UDP echoes on a host.
+#[must_use]
+pub fn server_command(host: &Host, binaries: &Binaries) -> Command {
+    let mut command = host.namespace.command(&binaries.game_server);
+    command.args(["--name", host.spec.name]);
+    let ports = [
+        ("--listen", 8765),
+        ("--echo", ECHO_PORT),
+        ("--echo", OTHER_ECHO_PORT),
+    ];
+    for (option, port) in ports {
+        for any in ["0.0.0.0", "[::]"] {
+            command.arg(option).arg(format!("{any}:{port}"));
+        }
+    }
+    command
 }
 
 fn built(name: &'static str, variable: &'static str, given: Option<PathBuf>) -> Result<PathBuf> {

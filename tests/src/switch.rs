@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::{
     error::Result,
     link::{self, Offload},
-    netns::{Bpffs, Namespace},
+    netns::{self, Bpffs, Namespace},
     xdp::Pass,
 };
 
@@ -60,7 +60,23 @@ pub struct Host {
     pub spec: HostSpec,
     /// Where its programs run.
     pub namespace: Namespace,
-    _port: Pass,
+    port: Pass,
+}
+
+impl Host {
+    /// Makes it a backend that needs no steerd: it takes packets to [`VIP`], and tells nobody that
+    /// it has it.
+    ///
+    /// # Errors
+    ///
+    /// It is one already.
+    pub fn prepare_backend(&self) -> Result<()> {
+        self.namespace.run(|| {
+            netns::sysctl("net/ipv4/conf/all/arp_ignore", "1")?;
+            netns::sysctl("net/ipv4/conf/all/arp_announce", "2")?;
+            link::add_address("lo", VIP, 32)
+        })
+    }
 }
 
 /// The switch.
@@ -87,29 +103,50 @@ impl Switch {
     ///
     /// The kernel lacks veth or XDP on veth.
     pub fn plug(&self, spec: HostSpec, bpffs: Bpffs) -> Result<Host> {
-        let host = Namespace::new(bpffs)?;
+        let namespace = Namespace::new(bpffs)?;
+        let port = self.connect(spec, &namespace)?;
+        Ok(Host {
+            spec,
+            namespace,
+            port,
+        })
+    }
+
+    /// Takes a host's interface away and gives it a new one of the same name, MAC and addresses,
+    /// as when a network card is reset by a driver that is loaded anew.
+    ///
+    /// # Errors
+    ///
+    /// The host is not plugged in; see [`Switch::plug`].
+    pub fn replug(&self, host: &mut Host) -> Result<()> {
+        self.unplug(host.spec)?;
+        host.port = self.connect(host.spec, &host.namespace)?;
+        Ok(())
+    }
+
+    fn connect(&self, spec: HostSpec, host: &Namespace) -> Result<Pass> {
         self.namespace.run(|| {
-            link::add_cable(spec.name, BRIDGE, host.net(), INTERFACE)?;
-            link::disable_offloads(spec.name, &[Offload::Tso, Offload::Gso, Offload::Gro])
-        })?;
-        host.run(|| {
+            // A name that no namespace has yet; it gets its real one where it belongs.
+            let far = format!("{}-far", spec.name);
+            link::add_cable(spec.name, &far)?;
+            link::disable_offloads(spec.name, &[Offload::Tso, Offload::Gso, Offload::Gro])?;
             let offloads = [
                 Offload::TxChecksum,
                 Offload::Tso,
                 Offload::Gso,
                 Offload::Gro,
             ];
-            link::disable_offloads(INTERFACE, &offloads)?;
+            // A daemon may be waiting for the interface, to attach its program at once.
+            link::disable_offloads(&far, &offloads)?;
+            link::hand_over(&far, host.net(), INTERFACE)?;
+            link::plug(spec.name, BRIDGE)
+        })?;
+        host.run(|| {
             let mac = [2, 0, 0, 0, 1, spec.number];
             link::configure(INTERFACE, mac, &[(spec.v4(), 24), (spec.v6(), 64)])
         })?;
         // Last: it takes segmentation from the far end, which could not be switched off any more.
-        let port = self.namespace.run(|| Pass::attach(spec.name))?;
-        Ok(Host {
-            spec,
-            namespace: host,
-            _port: port,
-        })
+        self.namespace.run(|| Pass::attach(spec.name))
     }
 
     /// Takes a host's port down: it loses carrier.

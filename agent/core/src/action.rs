@@ -64,7 +64,8 @@ pub enum Action {
         /// Its name.
         service: Name,
     },
-    /// The MACs of peers, whose forwarded packets are delivered locally.
+    /// The MACs of peers, whose forwarded packets are delivered locally: of configured ones, and
+    /// where none are, of those that were heard more than once and of late.
     Forwarders(Vec<[u8; 6]>),
     /// A reload takes effect here: the actions before are about virtual routers as they were
     /// configured until now, those after as in [`crate::node::Node::config`].
@@ -103,7 +104,7 @@ pub struct SteeredBackend {
     pub port: u16,
     /// How packets reach it; never [`Mode::Auto`].
     pub mode: Mode,
-    /// Whether it may keep the flows it has.
+    /// Whether it may keep the flows it has. Never for [`Mode::Dsr`] without a next hop.
     pub alive: bool,
     /// For [`Mode::Dsr`].
     pub next_hop: Option<NextHop>,
@@ -141,7 +142,8 @@ pub enum Notice {
         /// The tier now.
         to: Option<u8>,
     },
-    /// A peer was heard for the first time, or again, or is silent.
+    /// A peer was heard for the first time, or again, or is silent. When many appear at once, not
+    /// each is told.
     Peer {
         /// The virtual router.
         router: Name,

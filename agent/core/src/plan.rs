@@ -1,4 +1,4 @@
-//! The difference between two configurations: what `steerctl plan` prints and a reload does.
+//! The difference between two configurations: what `steerctl reload --dry-run` prints and a reload does.
 
 use std::{fmt, time::Duration};
 

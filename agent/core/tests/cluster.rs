@@ -37,7 +37,9 @@ use steerd_core::{
     time::Instant,
     vrrp::{election::Role, wire::Advert},
 };
-use support::{at, backend, config, host, ms, name, own, probe, router, service, vip};
+use support::{
+    assert_deliverable, at, backend, config, host, ms, name, own, probe, router, service, vip,
+};
 
 /// Faults happen up to then.
 const FAULTS_UNTIL: Duration = Duration::from_secs(6);
@@ -643,6 +645,7 @@ impl World {
             }
             Action::Forget { address } => assert_eq!(address, self.hosts[from].address),
             Action::Steer(steering) => {
+                assert_deliverable(&steering);
                 assert!(matches!(steering.ring.len(), 0 | 31));
                 self.hosts[from].steering = Some(steering);
             }

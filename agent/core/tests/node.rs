@@ -108,6 +108,9 @@ impl Bench {
 
     fn took(&mut self) -> Vec<Action> {
         let actions = drain(&mut self.node);
+        for steering in steerings(&actions) {
+            support::assert_deliverable(&steering);
+        }
         self.actions.extend(actions.iter().cloned());
         actions
     }
@@ -195,10 +198,9 @@ fn a_cold_start_releases_probes_and_steers_nowhere() {
     assert!(bench.actions.contains(&Action::Release {
         router: name("main")
     }));
-    let steering = bench.steered();
-    assert!(steering.ring.is_empty());
-    assert!(steering.backends.iter().all(|backend| !backend.alive));
+    assert!(!bench.node.settled(), "it does not know yet");
     let probes = bench.run(at(5));
+    assert_eq!(steerings(&bench.actions), []);
     let all = [bench.actions.clone(), probes].concat();
     let runs: BTreeSet<String> = all
         .iter()
@@ -212,6 +214,33 @@ fn a_cold_start_releases_probes_and_steers_nowhere() {
         (bench.role(), bench.cause().as_str()),
         (Role::Init, "waiting for the state of link eth0")
     );
+    // Who has not answered by then is not waited for.
+    bench.run(at(1001));
+    assert!(bench.node.settled());
+    let steering = bench.steered();
+    assert!(steering.ring.is_empty());
+    assert!(steering.backends.iter().all(|backend| !backend.alive));
+}
+
+/// The first answer is not the whole truth: a second tier that is quicker to answer gets nothing.
+#[test]
+fn a_cold_start_hears_every_backend_first() {
+    let mut bench = Bench::cold(pair());
+    bench.give(Event::LocalAddresses(own(&[host(0)])), at(1));
+    let next_hop = Some(hop(1));
+    bench.give(
+        Event::NextHop {
+            address: host(1),
+            next_hop,
+        },
+        at(2),
+    );
+    bench.run(at(5));
+    bench.check("b1", true, at(6));
+    assert!(!bench.node.settled());
+    bench.check("b0", true, at(7));
+    assert!(bench.node.settled());
+    assert_eq!(used(&bench.steered()), BTreeSet::from(["b0"]));
 }
 
 #[test]
@@ -220,6 +249,7 @@ fn the_mode_follows_the_hosts_own_addresses_but_not_virtual_ones() {
     config.services[0].backends.push(backend("vip", vip(), 2));
     let mut bench = Bench::cold(config);
     let actions = bench.give(Event::LocalAddresses(own(&[host(0), vip()])), at(1));
+    bench.run(at(1001));
     let modes: Vec<Mode> = bench
         .steered()
         .backends
@@ -235,7 +265,7 @@ fn the_mode_follows_the_hosts_own_addresses_but_not_virtual_ones() {
     );
     // The virtual address coming and going is no news.
     assert_eq!(
-        bench.give(Event::LocalAddresses(own(&[host(0)])), at(1)),
+        bench.give(Event::LocalAddresses(own(&[host(0)])), at(1002)),
         []
     );
 }
@@ -391,6 +421,26 @@ fn a_backend_without_weight_takes_no_new_flows_and_keeps_those_it_has() {
 }
 
 #[test]
+fn flows_do_not_stay_on_a_backend_that_cannot_be_reached() {
+    let mut config = pair();
+    config.services[0].backends.push(backend("b2", host(2), 0));
+    let mut bench = Bench::ready(config);
+    // Healthy, but its next hop is not known yet.
+    bench.check("b2", true, at(12));
+    bench.run(at(1012));
+    let alive = |bench: &Bench| -> Vec<bool> {
+        let backends = bench.steered().backends;
+        backends.iter().map(|backend| backend.alive).collect()
+    };
+    assert_eq!(alive(&bench), [true, true, false]);
+    let answer = |address, next_hop| Event::NextHop { address, next_hop };
+    bench.give(answer(host(2), Some(hop(2))), at(1020));
+    assert_eq!(alive(&bench), [true, true, true]);
+    bench.give(answer(host(1), None), at(1030));
+    assert_eq!(alive(&bench), [true, false, true]);
+}
+
+#[test]
 fn steering_is_told_only_when_it_changes() {
     let mut bench = Bench::ready(pair());
     let before = bench.steered();
@@ -443,8 +493,10 @@ fn a_restart_steers_as_before_until_it_knows_as_much() {
             .any(|action| matches!(action, Action::Release { .. }))
     );
     assert_eq!(steerings(&bench.actions), []);
+    assert!(!bench.node.settled());
     bench.surroundings();
     assert_eq!(steerings(&bench.actions), [pinned]);
+    assert!(bench.node.settled());
     assert_eq!(bench.role(), Role::Master);
 }
 
@@ -458,7 +510,9 @@ fn a_restart_does_not_wait_for_ever_for_a_next_hop() {
     bench.give(Event::LocalAddresses(own(&[host(0)])), at(0));
     bench.run(at(999));
     assert_eq!(steerings(&bench.actions), []);
+    assert!(!bench.node.settled());
     bench.run(at(1000));
+    assert!(bench.node.settled());
     assert_eq!(used(&bench.steered()), BTreeSet::from(["b0"]));
 }
 
@@ -533,7 +587,7 @@ fn a_node_with_nothing_but_the_dead_nodes_server_does_not_take_over() {
 }
 
 #[test]
-fn peers_are_resolved_and_their_macs_forward() {
+fn configured_peers_forward_and_nobody_else() {
     let mut config = pair();
     config.virtual_routers[0].peers = vec![host(3)];
     let mut bench = Bench::ready(config);
@@ -550,20 +604,55 @@ fn peers_are_resolved_and_their_macs_forward() {
         at(20),
     );
     assert_eq!(actions, [Action::Forwarders(vec![hop(3).mac])]);
-    let actions = bench.hear(host(2), 50, at(30));
-    assert!(actions.contains(&Action::Resolve { address: host(2) }));
+    assert_eq!(bench.hear(host(2), 50, at(30)), []);
+    assert_eq!(bench.hear(host(2), 50, at(40)), []);
+}
+
+#[test]
+fn peers_that_are_not_configured_forward_when_heard_twice_and_for_a_time() {
+    let mut bench = Bench::master(pair());
+    let resolve = Action::Resolve { address: host(2) };
+    // One advert can be anyone's, in the name of anyone.
+    let actions = bench.hear(host(2), 50, at(600));
+    assert!(!actions.contains(&resolve), "{actions:?}");
+    let actions = bench.hear(host(2), 50, at(700));
+    assert!(actions.contains(&resolve), "{actions:?}");
     let found = Event::NextHop {
         address: host(2),
         next_hop: Some(hop(2)),
     };
-    let actions = bench.give(found, at(30));
-    assert_eq!(actions, [Action::Forwarders(vec![hop(2).mac, hop(3).mac])]);
-    let actions = bench.hear(host(2), 50, at(31));
-    assert!(
-        !actions
-            .iter()
-            .any(|action| matches!(action, Action::Forwarders(_)))
+    assert_eq!(
+        bench.give(found, at(700)),
+        [Action::Forwarders(vec![hop(2).mac])]
     );
+    let changes = |actions: &[Action]| {
+        let fits = |action: &&Action| {
+            matches!(action, Action::Forwarders(_) | Action::Forget { .. }) || **action == resolve
+        };
+        actions.iter().filter(fits).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(changes(&bench.hear(host(2), 50, at(800))), []);
+    assert_eq!(changes(&bench.run(at(10_799))), []);
+    assert_eq!(
+        changes(&bench.run(at(10_800))),
+        [
+            Action::Forget { address: host(2) },
+            Action::Forwarders(Vec::new())
+        ]
+    );
+}
+
+#[test]
+fn forged_adverts_resolve_a_bounded_number_of_peers() {
+    let mut bench = Bench::ready(pair());
+    let mut resolved = 0;
+    for number in 0..1000_u64 {
+        let source = IpAddr::from([10, 0, (number / 200) as u8, (number / 2 % 100) as u8]);
+        let actions = bench.hear(source, 200, at(20 + number));
+        let is_resolve = |action: &&Action| matches!(action, Action::Resolve { .. });
+        resolved += actions.iter().filter(is_resolve).count();
+    }
+    assert_eq!(resolved, 16);
 }
 
 #[test]
@@ -829,4 +918,143 @@ fn another_address_makes_another_server() {
         to: Some(1),
     };
     assert!(bench.actions.contains(&Action::Notice(tier)));
+}
+
+fn reload(bench: &mut Bench, config: &Config, now: Instant) -> Vec<Action> {
+    let config = Box::new(config.clone());
+    bench.give(Event::Command(Command::Reload(config)), now)
+}
+
+fn states(bench: &Bench) -> Vec<BackendState> {
+    let services = bench.node.status(at(600)).1;
+    services[0].backends.iter().map(|b| b.state).collect()
+}
+
+#[test]
+fn a_renamed_backend_keeps_its_health_and_its_traffic() {
+    let mut bench = Bench::master(pair());
+    let mut renamed = pair();
+    renamed.services[0].backends[0].name = name("first");
+    let actions = reload(&mut bench, &renamed, at(600));
+    assert_eq!(states(&bench), [BackendState::Up, BackendState::Up]);
+    let told = steerings(&actions);
+    assert_eq!(told.len(), 1);
+    assert_eq!(used(&told[0]), BTreeSet::from(["first"]));
+    assert!(
+        !actions
+            .iter()
+            .any(|action| matches!(action, Action::Notice(_)))
+    );
+    // It is probed under its new name, and what an older check says means nothing.
+    assert_eq!(bench.check("b0", false, at(601)), []);
+    let actions = bench.run(at(3000));
+    let runs = |backend: &str| {
+        let (backend, probe) = (key("game", backend), name("tcp"));
+        actions.contains(&Action::RunProbe { backend, probe })
+    };
+    assert!(runs("first") && !runs("b0"));
+}
+
+#[test]
+fn a_renamed_service_keeps_its_backends_health_and_its_traffic() {
+    let mut bench = Bench::master(pair());
+    let mut renamed = pair();
+    renamed.services[0].name = name("play");
+    renamed.services[0].backends[0].name = name("first");
+    let actions = reload(&mut bench, &renamed, at(600));
+    assert_eq!(bench.role(), Role::Master);
+    assert_eq!(states(&bench), [BackendState::Up, BackendState::Up]);
+    let gone = Action::Unsteer {
+        service: name("game"),
+    };
+    let steer = place(&actions, |action| matches!(action, Action::Steer(_)));
+    assert!(place(&actions, |action| *action == gone) < steer);
+    let told = steerings(&actions);
+    assert_eq!(told.len(), 1);
+    assert_eq!(
+        (&told[0].service, used(&told[0])),
+        (&name("play"), BTreeSet::from(["first"]))
+    );
+}
+
+#[test]
+fn a_service_renamed_while_it_settles_goes_on_settling() {
+    let restored = Restored {
+        backends: [(key("game", "b0"), true), (key("game", "b1"), true)].into(),
+        masters: BTreeSet::new(),
+    };
+    let mut bench = Bench::start(pair(), &restored);
+    let mut renamed = pair();
+    renamed.services[0].name = name("play");
+    let actions = reload(&mut bench, &renamed, at(0));
+    assert_eq!(steerings(&actions), []);
+    assert!(!bench.node.settled());
+    bench.surroundings();
+    assert_eq!(used(&bench.steered()), BTreeSet::from(["b0"]));
+}
+
+#[test]
+fn a_renamed_backend_with_other_probes_counts_as_it_did_until_they_say_otherwise() {
+    let mut bench = Bench::master(pair());
+    let mut renamed = pair();
+    renamed.services[0].backends[0].name = name("first");
+    renamed.services[0].probes[0].name = name("connect");
+    let actions = reload(&mut bench, &renamed, at(600));
+    assert_eq!(states(&bench), [BackendState::Up, BackendState::Up]);
+    let connect = Action::RunProbe {
+        backend: key("game", "first"),
+        probe: name("connect"),
+    };
+    assert!([actions, bench.run(at(610))].concat().contains(&connect));
+    for now in [620, 640] {
+        let (backend, probe) = (key("game", "first"), name("connect"));
+        let outcome = Err(ProbeFailure::Refused);
+        bench.give(
+            Event::Probe {
+                backend,
+                probe,
+                outcome,
+                took: ms(1),
+            },
+            at(now),
+        );
+        bench.run(at(now + 200));
+    }
+    assert_eq!(states(&bench)[0], BackendState::Down);
+}
+
+#[test]
+fn backends_that_exchange_their_names_keep_their_health_and_ignore_checks_of_the_other() {
+    let mut bench = Bench::master(pair());
+    let mut now = at(600);
+    while states(&bench)[1] != BackendState::Down {
+        now = bench.node.next_deadline().unwrap();
+        let runs = bench.tick(now);
+        for (backend, passes) in [("b0", true), ("b1", false)] {
+            let (key, probe) = (key("game", backend), name("tcp"));
+            if runs.contains(&Action::RunProbe {
+                backend: key,
+                probe,
+            }) {
+                bench.check(backend, passes, now);
+            }
+        }
+    }
+    // A check of the one that is up is under way.
+    let run = Action::RunProbe {
+        backend: key("game", "b0"),
+        probe: name("tcp"),
+    };
+    while !bench.tick(now).contains(&run) {
+        now = bench.node.next_deadline().unwrap();
+    }
+    let mut exchanged = pair();
+    exchanged.services[0].backends[0].name = name("b1");
+    exchanged.services[0].backends[1].name = name("b0");
+    reload(&mut bench, &exchanged, now);
+    assert_eq!(states(&bench), [BackendState::Up, BackendState::Down]);
+    // Its end comes under the name that the dead one has now.
+    bench.check("b0", true, now);
+    assert_eq!(states(&bench), [BackendState::Up, BackendState::Down]);
+    assert_eq!(used(&bench.steered()), BTreeSet::from(["b1"]));
 }

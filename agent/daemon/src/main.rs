@@ -75,10 +75,24 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error}");
+            tracing::error!("{}", with_causes(error.as_ref()));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and what caused it, where its own text does not tell already.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let told = error.to_string();
+        if !text.contains(&told) {
+            text = format!("{text}: {told}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// Reads and checks the configuration; every mistake in words otherwise.
@@ -113,6 +127,8 @@ fn start_log(config: &Config) -> Result<(), String> {
 
 /// Leaves the host as if steerd had never run, but for the kernel's ARP settings.
 fn unload(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
+    // Not under a running daemon: it would go on as if nothing had happened.
+    let _alone = io::control::bind(&config.control)?;
     if io::dataplane::unload(&config.dataplane)? {
         tracing::info!("the program is off all interfaces and its maps are removed");
     } else {

@@ -3,12 +3,21 @@
 //! * [`failover`]: servers, nodes and links die and come back.
 //! * [`daemon`]: the daemon dies, restarts, hands over; the command line.
 //! * [`reload`]: the configuration changes under load.
+//! * [`continuity`]: things get other names and ports under load.
+//! * [`remote`]: a node whose services are all served by other hosts.
+//! * [`interfaces`]: interfaces come and go; how the program is attached.
 //! * [`refusal`]: what it cannot work with, it refuses, and says what to do.
+//!
+//! [`maps`]: what must be true of the maps after all of it.
 
+mod continuity;
 mod daemon;
 mod failover;
+mod interfaces;
+mod maps;
 mod refusal;
 mod reload;
+mod remote;
 
 use std::sync::Arc;
 

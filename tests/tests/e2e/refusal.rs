@@ -119,6 +119,35 @@ fn an_interface_that_has_an_xdp_program() -> Result<()> {
         &["eth0 already has an XDP program", "remove it with"],
     );
     drop(pass);
+    assert_untouched(&mut lab)
+}
+
+#[test]
+fn one_of_two_interfaces_that_has_an_xdp_program() -> Result<()> {
+    for order in [[INTERFACE, "eth1"], ["eth1", INTERFACE]] {
+        let mut lab = lab(FAST)?;
+        let namespace = lab.node(Primary)?.host.namespace.clone();
+        let pass = namespace.run(|| {
+            link::add_cable("eth1", "far1")?;
+            link::up("eth1")?;
+            Pass::attach("eth1")
+        })?;
+        let output = refused(&mut lab, |config| {
+            config.set("dataplane", "interfaces", order.map(String::from).to_vec())
+        })?;
+        assert_told(
+            &output,
+            1,
+            &["eth1 already has an XDP program", "remove it with"],
+        );
+        drop(pass);
+        // A link whose pin is removed is detached by the kernel a moment later.
+        lab.until("nothing on eth0", |lab| {
+            let namespace = &lab.node(Primary)?.host.namespace;
+            Ok(namespace.run(|| link::xdp(INTERFACE))? == link::XdpAttached::None)
+        })?;
+        assert_untouched(&mut lab)?;
+    }
     Ok(())
 }
 

@@ -76,6 +76,36 @@ fn a_drained_backend_keeps_its_players() -> Result<()> {
 }
 
 #[test]
+fn a_missing_interface_changes_nothing() -> Result<()> {
+    let mut stage = stage(FAST)?;
+    let cuts = stage.load.players.snapshot().cuts;
+    let before = stage.lab.status(Primary)?;
+    let event = |stage: &mut Stage| {
+        stage.lab.configure(Primary, |config| {
+            for router in config.array("virtual_router")? {
+                router.insert("interface".into(), "eth7".into());
+            }
+            Ok(())
+        })?;
+        let refused = stage.lab.ctl(Primary)?.run(&["reload"]);
+        let refused = refused.map_err(|error| error.to_string());
+        assert!(
+            refused.as_ref().is_err_and(|error| error.contains("eth7")),
+            "{refused:?}"
+        );
+        Ok(())
+    };
+    let report = stage.measure("missing_interface", event, (Primary, Primary))?;
+    assert_unnoticed(&report, &stage, cuts);
+    let after = stage.lab.status(Primary)?;
+    assert_eq!(after.interfaces, before.interfaces);
+    let (before, after) = (&before.virtual_routers[0], &after.virtual_routers[0]);
+    assert_eq!(after.interface, before.interface);
+    assert!(after.since_ms > before.since_ms, "{after:?}");
+    Ok(())
+}
+
+#[test]
 fn a_broken_config_changes_nothing() -> Result<()> {
     let mut stage = stage(FAST)?;
     let cuts = stage.load.players.snapshot().cuts;

@@ -73,7 +73,7 @@ impl World {
             control: [0; CONTROL],
         };
         let seed = u64::from(SEED) << 32;
-        world.control[..3].copy_from_slice(&[seed, seed, 0xfeed]);
+        world.control[..5].copy_from_slice(&[seed, seed, 0xfeed, 0, 3516]);
         world.write_control();
         world.mac(OWN_MAC, MacOwner::Own);
         world.mac(PEER_MAC, MacOwner::Forwarder);

@@ -176,6 +176,38 @@ impl Health {
         self.backends.insert(key.clone(), backend);
     }
 
+    /// The server under the first key of each pair is now also the one under the second, with all
+    /// that is known of it; what was under that key is void. The first keys stay until they are
+    /// removed or renewed, so that keys can be exchanged.
+    pub fn rename(&mut self, moves: &[(BackendKey, BackendKey)], now: Instant) {
+        let moved: Vec<Option<Backend>> = moves
+            .iter()
+            .map(|(from, _)| self.backends.get(from).cloned())
+            .collect();
+        for ((_, to), backend) in moves.iter().zip(moved) {
+            let Some(mut backend) = backend else { continue };
+            let mut void = self.take(to).map(|void| void.checks).unwrap_or_default();
+            for check in &mut backend.checks {
+                // The end of a check under way comes under the key that it was ordered with: its
+                // own one is lost, and one of the former server is not to be taken for it.
+                let ordered = void
+                    .iter_mut()
+                    .find(|void| void.probe.name == check.probe.name)
+                    .and_then(|void| Some((void.running.take()?, void.due)));
+                let lost = check.running.take().is_some();
+                if let Some((run, due)) = ordered {
+                    check.running = Some(Running { stale: true, ..run });
+                    check.due = due;
+                } else if lost {
+                    check.due = now;
+                }
+                self.agenda
+                    .insert((check.due, to.clone(), check.probe.name.clone()));
+            }
+            self.backends.insert(to.clone(), backend);
+        }
+    }
+
     /// Under this name there is another server now: what was known is void.
     pub fn renew(&mut self, key: &BackendKey, now: Instant) {
         let Some(before) = self.take(key) else { return };

@@ -66,6 +66,8 @@ pub struct Node {
     actions: VecDeque<Action>,
     /// Something that decides on the ability of virtual routers may have changed.
     reconsider: bool,
+    /// When peers are to be looked at again: one may no longer be a forwarder by then.
+    peers_at: Option<Instant>,
     stage: Stage,
 }
 
@@ -85,13 +87,10 @@ impl Node {
             let election = Election::new(router.clone(), router.source, resumed, now);
             (router.name.clone(), election)
         });
-        let services = config.services.iter().map(|service| {
-            let resumed = service.backends.iter().any(|backend| {
-                let key = BackendKey::of(service, backend);
-                restored.backends.get(&key).is_some_and(|alive| *alive)
-            });
-            (service.name.clone(), ServiceState::new(resumed, now))
-        });
+        let services = config
+            .services
+            .iter()
+            .map(|service| (service.name.clone(), ServiceState::new(now)));
         let mut node = Self {
             health: Health::new(seed),
             network: Network::default(),
@@ -100,6 +99,7 @@ impl Node {
             backends_at: BTreeMap::new(),
             actions: VecDeque::new(),
             reconsider: true,
+            peers_at: None,
             stage: Stage::Running,
             config,
         };
@@ -110,7 +110,7 @@ impl Node {
                 node.health.set(&key, &service.probes, restored, now);
             }
         }
-        node.index();
+        node.index(now);
         node.advance(now);
         node
     }
@@ -150,11 +150,20 @@ impl Node {
                 elections
                     .chain(settling)
                     .chain(self.health.next_deadline())
+                    .chain(self.peers_at)
                     .min()
             }
             Stage::Stopping => elections.min(),
             Stage::Stopped => None,
         }
+    }
+
+    /// Whether every service has said its first [`Action::Steer`]: the actions given until now name
+    /// all that is to be steered. After a restart that takes until next hops are known, at most a
+    /// second; before, what an earlier daemon left in the kernel is not to be replaced.
+    #[must_use]
+    pub fn settled(&self) -> bool {
+        self.services.values().all(ServiceState::settled)
     }
 
     /// What a reload with `config` would change.
@@ -187,10 +196,12 @@ impl Node {
                 source,
                 advert,
             } => {
-                // Our own, back from the group.
-                if self.network.is_own(source) {
+                // Our own, back from the group, or from none of our peers.
+                let admitted = |election: &Election| election.admits(source);
+                if self.network.is_own(source) || !self.routers.get(&router).is_some_and(admitted) {
                     return;
                 }
+                self.peers_at = Some(now);
                 self.input(
                     &router,
                     Input::Advert {
@@ -206,7 +217,7 @@ impl Node {
             Event::Link { interface, up } => self.link(interface, up),
             Event::LocalAddresses(addresses) => {
                 if self.network.set_own(addresses, &self.config) {
-                    self.resolve();
+                    self.resolve(now);
                     self.touch_all();
                 }
             }
@@ -243,6 +254,7 @@ impl Node {
     /// Draws the consequences of everything noted, and of the time.
     fn advance(&mut self, now: Instant) {
         if self.stage == Stage::Running {
+            self.recognise_peers(now);
             self.weigh_evidence(now);
             for change in self.health.tick(now) {
                 self.apply(Some(change));
@@ -303,17 +315,41 @@ impl Node {
         }
     }
 
+    /// Looks for peers that became forwarders or ceased to be, if that is due.
+    fn recognise_peers(&mut self, now: Instant) {
+        if self.peers_at.is_some_and(|at| at <= now) {
+            let (peers, until) = self.peers(now);
+            self.peers_at = until;
+            if peers != *self.network.peers() {
+                self.want(peers);
+            }
+        }
+    }
+
     /// Which next hops are needed, and which MACs are peers', follows from configuration, own
     /// addresses and peers heard.
-    fn resolve(&mut self) {
-        let peers = self.routers.values().flat_map(|election| {
-            let configured = election.config().peers.iter().copied();
-            configured.chain(election.peers().iter().map(|(address, _)| address))
-        });
-        let peers = peers.collect();
+    fn resolve(&mut self, now: Instant) {
+        let (peers, until) = self.peers(now);
+        self.peers_at = until;
+        self.want(peers);
+    }
+
+    fn want(&mut self, peers: BTreeSet<IpAddr>) {
         self.actions
             .extend(self.network.set_wanted(&self.config, peers));
         self.forwarders();
+    }
+
+    /// The peers of all virtual routers that may forward, and when to look again.
+    fn peers(&self, now: Instant) -> (BTreeSet<IpAddr>, Option<Instant>) {
+        let mut all = BTreeSet::new();
+        let mut look = None;
+        for election in self.routers.values() {
+            let (peers, until) = election.forwarders(now);
+            all.extend(peers);
+            look = [look, until].into_iter().flatten().min();
+        }
+        (all, look)
     }
 
     fn forwarders(&mut self) {
@@ -322,7 +358,7 @@ impl Node {
     }
 
     /// Rebuilds what is derived from the configuration alone.
-    fn index(&mut self) {
+    fn index(&mut self, now: Instant) {
         self.backends_at.clear();
         for service in &self.config.services {
             for backend in &service.backends {
@@ -330,7 +366,7 @@ impl Node {
                 keys.push(BackendKey::of(service, backend));
             }
         }
-        self.resolve();
+        self.resolve(now);
         self.touch_all();
     }
 

@@ -109,6 +109,11 @@ impl Network {
         }
     }
 
+    /// The peers that may forward.
+    pub(super) fn peers(&self) -> &BTreeSet<IpAddr> {
+        &self.peers
+    }
+
     /// Whether `mac` is a known peer's.
     pub(super) fn is_peer_mac(&self, mac: [u8; 6]) -> bool {
         self.peer_macs().any(|known| known == mac)

@@ -1,9 +1,14 @@
 //! From one configuration to the next, touching only what the plan names.
+//!
+//! The plan goes by names. A server that is the same under another name (that of its service or its
+//! own) keeps its health, so that new names move no traffic.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Node, steering::ServiceState};
 use crate::{
     action::Action,
-    config::{Config, Name},
+    config::{Backend, Config, Name, Service},
     event::BackendKey,
     plan::{Plan, Step},
     time::Instant,
@@ -14,8 +19,14 @@ impl Node {
     /// Works by `new` from now on.
     pub(super) fn reload(&mut self, new: Config, now: Instant) {
         let plan = Plan::between(&self.config, &new);
+        let renamed = renamed(&self.config, &new);
+        self.health.rename(&renamed, now);
+        let known: BTreeSet<&BackendKey> = renamed.iter().map(|(_, to)| to).collect();
         for step in plan.steps() {
-            self.take_down(step, now);
+            match step {
+                Step::BackendChanged { backend, .. } if known.contains(backend) => {}
+                step => self.take_down(step, now),
+            }
         }
         self.actions.push_back(Action::Reconfigured);
         self.config = Config {
@@ -39,7 +50,7 @@ impl Node {
                 );
             }
         }
-        self.index();
+        self.index(now);
     }
 
     /// What must end while the old configuration holds.
@@ -124,8 +135,8 @@ impl Node {
                 }
             }
             Step::ServiceAdded(service) => {
-                self.services
-                    .insert(service.clone(), ServiceState::new(false, now));
+                let state = ServiceState::new(now);
+                self.services.insert(service.clone(), state);
             }
             Step::NeedsRestart { .. }
             | Step::RouterRemoved(_)
@@ -145,4 +156,42 @@ impl Node {
             .get(router)
             .is_some_and(|election| election.role().0 == Role::Master)
     }
+}
+
+/// The servers that have another key in `new` than in `old`: their keys there and here.
+fn renamed(old: &Config, new: &Config) -> Vec<(BackendKey, BackendKey)> {
+    let identity = |service: &Service, backend: &Backend| {
+        let service = (service.address, service.port, service.protocol);
+        (service, backend.address, backend.port)
+    };
+    let before: BTreeMap<_, _> = servers(old)
+        .map(|(service, backend)| (identity(service, backend), BackendKey::of(service, backend)))
+        .collect();
+    let places: BTreeMap<_, _> = servers(old)
+        .map(|(service, backend)| {
+            let place = (backend.address, backend.port);
+            (BackendKey::of(service, backend), place)
+        })
+        .collect();
+    servers(new)
+        .filter_map(|(service, backend)| {
+            let to = BackendKey::of(service, backend);
+            // The plan finds that one by its name.
+            if places.get(&to) == Some(&(backend.address, backend.port)) {
+                return None;
+            }
+            let from = before.get(&identity(service, backend))?;
+            Some((from.clone(), to))
+        })
+        .collect()
+}
+
+fn servers(config: &Config) -> impl Iterator<Item = (&Service, &Backend)> {
+    let services = config.services.iter();
+    services.flat_map(|service| {
+        service
+            .backends
+            .iter()
+            .map(move |backend| (service, backend))
+    })
 }

@@ -176,7 +176,6 @@ impl Node {
         let Some(election) = self.routers.get_mut(router) else {
             return;
         };
-        let mut new_peer = false;
         for effect in election.take_effects() {
             let router = router.clone();
             self.actions.push_back(match effect {
@@ -194,21 +193,15 @@ impl Node {
                     to,
                     cause,
                 }),
-                Effect::Peer { address, alive } => {
-                    new_peer |= alive;
-                    Action::Notice(Notice::Peer {
-                        router,
-                        address,
-                        alive,
-                    })
-                }
+                Effect::Peer { address, alive } => Action::Notice(Notice::Peer {
+                    router,
+                    address,
+                    alive,
+                }),
                 Effect::Misconfigured(what) => {
                     Action::Notice(Notice::Misconfigured { router, what })
                 }
             });
-        }
-        if new_peer {
-            self.resolve();
         }
     }
 

@@ -118,6 +118,7 @@ fn router_status(router: &VirtualRouter, election: &Election, now: Instant) -> V
             },
         )
     }));
+    let diagnoses = election.peers().diagnoses(router).into_iter();
     VirtualRouterStatus {
         name: router.name.clone(),
         interface: router.interface.clone(),
@@ -134,7 +135,7 @@ fn router_status(router: &VirtualRouter, election: &Election, now: Instant) -> V
         },
         addresses: router.addresses.iter().map(ToString::to_string).collect(),
         peers: peers.into_values().collect(),
-        diagnoses: election.peers().diagnoses(router).into_iter().collect(),
+        diagnoses: diagnoses.map(|diagnosis| diagnosis.what).collect(),
     }
 }
 

@@ -30,16 +30,17 @@ pub(super) struct ServiceState {
 }
 
 impl ServiceState {
-    /// Nothing is decided. After a restart (`resumed`) the pinned maps steer as they did, and go on
-    /// so until as much is known again or [`SETTLE`] is over: an early answer would be an empty
-    /// ring, for want of next hops.
-    pub(super) fn new(resumed: bool, now: Instant) -> Self {
+    /// Nothing is decided, and nothing is said before each backend was checked once and its next hop
+    /// is known, or [`SETTLE`] is over. An early answer would be an empty ring after a restart, while
+    /// the pinned maps steer as they did; and at a cold start the tier of whichever backend happened
+    /// to answer first.
+    pub(super) fn new(now: Instant) -> Self {
         Self {
             told: None,
             basis: (0, Vec::new()),
             tier: None,
             dirty: true,
-            settle_until: resumed.then(|| now + SETTLE),
+            settle_until: Some(now + SETTLE),
         }
     }
 
@@ -51,6 +52,11 @@ impl ServiceState {
     /// The tier that takes new flows.
     pub(super) fn tier(&self) -> Option<u8> {
         self.tier
+    }
+
+    /// Whether it was said how to steer it.
+    pub(super) fn settled(&self) -> bool {
+        self.told.is_some()
     }
 
     /// When to look at it even if nothing happens.
@@ -129,10 +135,7 @@ impl Node {
             })
             .collect();
         if let Some(until) = state.settle_until {
-            let waits = seen
-                .iter()
-                .any(|seen| seen.up && seen.reach == Reach::Pending);
-            if waits && now < until {
+            if self.pending(service).is_some() && now < until {
                 return Vec::new();
             }
             state.settle_until = None;
@@ -193,7 +196,12 @@ struct Seen {
 impl Seen {
     /// Whether it can take new flows.
     fn usable(&self) -> bool {
-        self.up && self.weight > 0 && matches!(self.reach, Reach::Local | Reach::Dsr(_))
+        self.up && self.weight > 0 && self.reachable()
+    }
+
+    /// Whether packets can be sent to it.
+    fn reachable(&self) -> bool {
+        matches!(self.reach, Reach::Local | Reach::Dsr(_))
     }
 }
 
@@ -222,7 +230,8 @@ fn steered(service: &Service, seen: &[Seen]) -> Vec<SteeredBackend> {
                 Mode::Local => Mode::Local,
                 Mode::Dsr | Mode::Auto => Mode::Dsr,
             },
-            alive: seen.up,
+            // A flow whose packets have nowhere to go is better off on another backend.
+            alive: seen.up && seen.reachable(),
             next_hop: match seen.reach {
                 Reach::Dsr(next_hop) => Some(next_hop),
                 Reach::Local | Reach::Lost | Reach::Pending => None,

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use steerd_core::{
-    action::Action,
+    action::{Action, Steering},
     config::{
         Announce, Backend, Config, Control, Dataplane, Log, LogFormat, Mode, Name, Probe,
         ProbeKind, Protocol, Service, VirtualRouter, XdpMode,
@@ -48,6 +48,17 @@ pub(crate) fn host(index: usize) -> IpAddr {
 
 pub(crate) fn own(addresses: &[IpAddr]) -> BTreeSet<IpAddr> {
     addresses.iter().copied().collect()
+}
+
+/// Whoever keeps flows can be sent their packets.
+pub(crate) fn assert_deliverable(steering: &Steering) {
+    for backend in &steering.backends {
+        let lost = backend.mode == Mode::Dsr && backend.next_hop.is_none();
+        assert!(
+            !(backend.alive && lost),
+            "alive, but without a next hop: {backend:?}"
+        );
+    }
 }
 
 /// Everything there is to do.

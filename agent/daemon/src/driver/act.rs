@@ -1,17 +1,17 @@
 //! Carrying out what the core decided, and keeping the IO in step with it.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use steerd_core::{
     action::Action,
-    config::Name,
+    config::{Config, Name},
     event::{BackendKey, Command, Event},
 };
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use super::{Driver, Next, now};
 use crate::{
-    io::{dataplane::Own, probe},
+    io::{dataplane::Own, netlink::Iface, probe},
     read_config,
 };
 
@@ -25,17 +25,26 @@ impl Driver {
                 }
             }
             Action::Acquire { router } => {
-                if let Some(config) = self.config.virtual_router(&router)
-                    && let Err(error) = self.netlink.acquire(config).await
-                {
-                    error!(%router, "{error}");
+                if let Some(config) = self.config.virtual_router(&router).cloned() {
+                    if let Err(error) = self.state.acquiring(&config) {
+                        self.complain("state", &error);
+                    }
+                    if let Err(error) = self.netlink.acquire(&config).await {
+                        error!(%router, "{error}");
+                    }
                 }
             }
             Action::Release { router } => {
-                if let Some(config) = self.config.virtual_router(&router)
-                    && let Err(error) = self.netlink.release(config).await
-                {
-                    error!(%router, "{error}");
+                if let Some(config) = self.config.virtual_router(&router).cloned() {
+                    match self.netlink.release(&config).await {
+                        Ok(()) => {
+                            let (interface, nets) = (&config.interface, &config.addresses);
+                            if let Err(error) = self.state.released(interface, nets) {
+                                self.complain("state", &error);
+                            }
+                        }
+                        Err(error) => error!(%router, "{error}"),
+                    }
                 }
             }
             Action::Announce { router } => {
@@ -48,17 +57,24 @@ impl Driver {
                     self.complain("probe addresses", &error);
                 }
             }
-            Action::Resolve { address } => self.netlink.resolve(address),
+            Action::Resolve { address } => {
+                if !self.netlink.resolve(address) {
+                    // Nobody must wait for an answer that does not come.
+                    let next_hop = None;
+                    self.node
+                        .handle(Event::NextHop { address, next_hop }, now());
+                }
+            }
             Action::Forget { address } => self.netlink.forget(address),
             Action::Steer(steering) => {
-                if let Err(error) = self.plane.steer(&steering, now()) {
+                if let Err(error) = self.plane.steer(&steering) {
                     error!(service = %steering.service, "{error}");
                 }
                 self.steering.insert(steering.service.clone(), steering);
             }
             Action::Unsteer { service } => {
                 self.steering.remove(&service);
-                self.plane.unsteer(&service, now());
+                self.plane.unsteer(&service);
             }
             Action::Forwarders(macs) => {
                 self.forwarders = macs;
@@ -102,6 +118,7 @@ impl Driver {
     /// Reads the configuration again; what changed, or the mistakes in words.
     pub(super) fn reload(&mut self, dry_run: bool) -> Result<Vec<String>, String> {
         let config = read_config(&self.config_path)?;
+        check_interfaces(&config)?;
         let changes = self.node.plan(&config).changes();
         if !dry_run {
             for change in &changes {
@@ -121,14 +138,9 @@ impl Driver {
     /// The core works by a new configuration: the IO follows.
     pub(super) async fn reconfigured(&mut self) {
         self.config = self.node.config().clone();
-        let config = &self.config;
-        if let Err(error) = self.peers.reconfigure(config) {
-            error!("{error}");
-        }
-        if let Err(error) = self.announcer.reconfigure(config) {
-            error!("{error}");
-        }
-        self.netlink.reconfigure(config);
+        self.listen();
+        self.netlink.reconfigure(&self.config);
+        self.links.keep(&self.config);
         self.update_sources();
         self.update_served().await;
     }
@@ -136,6 +148,10 @@ impl Driver {
     /// Makes this host a backend of the services that have one of its addresses among their
     /// backends, whoever is master: peers hand it their packets.
     pub(super) async fn update_served(&mut self) {
+        if self.addresses.is_empty() {
+            // Netlink has not said yet.
+            return;
+        }
         let mut served = BTreeSet::new();
         for service in &self.config.services {
             if service
@@ -146,32 +162,108 @@ impl Driver {
                 served.insert(service.address);
             }
         }
-        let config = &self.config.dataplane;
-        for &vip in served.difference(&self.served) {
-            if let Err(error) = self.netlink.prepare_backend(vip, &config.interfaces).await {
-                error!("{error}");
+        let known: BTreeSet<IpAddr> = self.served.keys().copied().collect();
+        if let Err(error) = self
+            .state
+            .set_served(known.union(&served).copied().collect())
+        {
+            self.complain("state", &error);
+        }
+        let mut faults = BTreeSet::new();
+        for &vip in &served {
+            let prepared = self.served.entry(vip).or_insert(false);
+            if *prepared {
+                continue;
+            }
+            let interfaces = &self.config.dataplane.interfaces;
+            match self.netlink.prepare_backend(vip, interfaces).await {
+                Ok(()) => *prepared = true,
+                Err(error) => drop(faults.insert(error.to_string())),
             }
         }
-        for &vip in self.served.difference(&served) {
-            if let Err(error) = self.netlink.unprepare(vip).await {
-                error!("{error}");
+        for vip in known.difference(&served) {
+            match self.netlink.unprepare(*vip).await {
+                Ok(()) => drop(self.served.remove(vip)),
+                Err(error) => {
+                    self.served.insert(*vip, false);
+                    faults.insert(error.to_string());
+                }
             }
         }
-        self.served = served;
+        self.set_faults("served", faults);
+        let now_known = self.served.keys().copied().collect();
+        if let Err(error) = self.state.set_served(now_known) {
+            self.complain("state", &error);
+        }
     }
 
-    /// An interface came, went or changed its MAC.
-    pub(super) fn interfaces_changed(&mut self) {
+    /// An interface came, went, changed its MAC, or is up or down.
+    pub(super) async fn interfaces_changed(&mut self) {
         self.update_macs();
-        // An interface that was removed and made again is another one to its sockets.
-        let config = &self.config;
-        if let Err(error) = self.peers.reconfigure(config) {
-            warn!("{error}");
+        // One that was removed and made again is another one: to the program, to the settings for
+        // direct server return and to its sockets.
+        let interfaces = self.interfaces.borrow().clone();
+        if !self.links.bare(&interfaces).is_empty() {
+            // First, as the host would answer ARP for what it serves as a backend.
+            for prepared in self.served.values_mut() {
+                *prepared = false;
+            }
+            self.update_served().await;
         }
-        if let Err(error) = self.announcer.reconfigure(config) {
-            warn!("{error}");
-        }
+        self.attach(&interfaces);
+        self.listen();
         self.update_sources();
+        for event in self.links.news(&interfaces) {
+            self.node.handle(event, now());
+        }
+    }
+
+    /// Tries again what failed.
+    pub(super) async fn retry(&mut self) {
+        let bare = !self.links.bare(&self.interfaces.borrow()).is_empty();
+        let failed = |kind| {
+            self.faults
+                .get(kind)
+                .is_some_and(|faults| !faults.is_empty())
+        };
+        let (deaf, unserved) = (failed("listen"), failed("served"));
+        if bare || deaf {
+            self.interfaces_changed().await;
+        }
+        if unserved {
+            self.update_served().await;
+        }
+    }
+
+    /// Puts the program where it is missing. `interfaces` are from before: one that changes meanwhile
+    /// is seen to be without it afterwards.
+    fn attach(&mut self, interfaces: &[Iface]) {
+        let bare = self.links.bare(interfaces);
+        let mut faults = BTreeSet::new();
+        let attached = match bare.is_empty() {
+            true => Ok(()),
+            false => self.plane.attach(),
+        };
+        match attached {
+            Ok(()) => self.links.set_attached(interfaces),
+            Err(error) => {
+                let names: Vec<&str> = bare.iter().map(Name::as_str).collect();
+                faults.insert(format!(
+                    "{error}; until then this node works as if the link of {} were down",
+                    names.join(", ")
+                ));
+            }
+        }
+        self.set_faults("attach", faults);
+    }
+
+    /// Opens the sockets of virtual routers that are missing.
+    fn listen(&mut self) {
+        let peers = self.peers.reconfigure(&self.config).into_iter();
+        let mut faults: BTreeSet<String> = peers.map(|error| error.to_string()).collect();
+        let announcer = self.announcer.reconfigure(&self.config).into_iter();
+        faults.extend(announcer.map(|error| error.to_string()));
+        self.set_faults("listen", faults);
     }
 
     /// Tells the program which MACs are this host's and which are peers'.
@@ -192,7 +284,7 @@ impl Driver {
         if own_changed {
             // Backends' entries hold this host's MAC.
             for steering in self.steering.values() {
-                if let Err(error) = self.plane.steer(steering, now()) {
+                if let Err(error) = self.plane.steer(steering) {
                     error!(service = %steering.service, "{error}");
                 }
             }
@@ -208,6 +300,51 @@ impl Driver {
                 self.sources.insert(router.clone(), address);
                 self.node.handle(Event::Source { router, address }, now());
             }
+        }
+    }
+}
+
+/// That the interfaces of all virtual routers exist: the sockets of one without could not be opened,
+/// and it would neither hear nor announce anything.
+fn check_interfaces(config: &Config) -> Result<(), String> {
+    let missing: Vec<String> = config
+        .virtual_routers
+        .iter()
+        .filter(|router| nix::net::if_::if_nametoindex(router.interface.as_str()).is_err())
+        .map(|router| {
+            let (name, interface) = (&router.name, &router.interface);
+            format!(
+                "virtual router {name}: there is no interface {interface}; correct `interface` or \
+                 create it"
+            )
+        })
+        .collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{}\nnothing was changed", missing.join("\n")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::lab;
+
+    #[test]
+    fn every_missing_interface_is_named() {
+        let mut config = lab::config("lo", &["10.9.0.100/24"], &[]);
+        assert_eq!(check_interfaces(&config), Ok(()));
+        let other = |name, interface| {
+            let mut router = lab::config(interface, &["10.9.0.101/24"], &[]);
+            router.virtual_routers[0].name = Name::new(name);
+            router.virtual_routers.remove(0)
+        };
+        config.virtual_routers.push(other("game", "nosuch0"));
+        config.virtual_routers.push(other("login", "nosuch1"));
+        let refusal = check_interfaces(&config).unwrap_err();
+        for word in ["game", "nosuch0", "login", "nosuch1", "nothing was changed"] {
+            assert!(refusal.contains(word), "{refusal}");
         }
     }
 }

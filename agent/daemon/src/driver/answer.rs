@@ -10,10 +10,21 @@ impl Driver {
         // Who no longer waits for the answer does not get it.
         match request {
             Request::Status(reply) => drop(reply.send(self.status())),
-            Request::Flows { query, reply } => drop(reply.send(self.plane.flows(&query))),
-            Request::Maps(reply) => drop(reply.send(Ok(self.plane.map_list()))),
+            // Millions of entries are not for this thread, which adverts wait for.
+            Request::Flows { query, reply } => {
+                let view = self.plane.view();
+                self.workers
+                    .spawn_blocking(move || reply.send(view.flows(&query)));
+            }
+            Request::Maps(reply) => {
+                let view = self.plane.view();
+                self.workers
+                    .spawn_blocking(move || reply.send(Ok(view.map_list())));
+            }
             Request::MapDump { name, from, reply } => {
-                drop(reply.send(self.plane.map_dump(&name, from)));
+                let view = self.plane.view();
+                self.workers
+                    .spawn_blocking(move || reply.send(view.map_dump(&name, from)));
             }
             Request::Reload { dry_run, reply } => {
                 let outcome = self.reload(dry_run).map(|changes| Reloaded { changes });
@@ -48,7 +59,7 @@ impl Driver {
                 up: interfaces
                     .iter()
                     .any(|interface| interface.name == *name && interface.up),
-                xdp_mode: config.dataplane.xdp_mode,
+                xdp_mode: self.plane.mode(name).unwrap_or(config.dataplane.xdp_mode),
             });
         let dropped = self
             .peers

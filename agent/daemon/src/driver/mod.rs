@@ -3,10 +3,12 @@
 //!
 //! * [`act`] carries out actions;
 //! * [`answer`] answers the control socket;
+//! * [`links`] knows which interfaces the core may count on;
 //! * [`resume`] takes over what an earlier daemon left.
 
 mod act;
 mod answer;
+mod links;
 mod resume;
 
 use std::{
@@ -16,6 +18,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use links::Links;
 use sd_notify::NotifyState;
 use steerd_core::{
     action::{Notice, Steering},
@@ -30,7 +33,7 @@ use tokio::{
     runtime::Handle,
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
-    time::MissedTickBehavior,
+    time::{Interval, MissedTickBehavior},
 };
 use tracing::{debug, error, info, trace, warn};
 
@@ -47,8 +50,8 @@ use crate::io::{
 /// and waits with the rest.
 const EVENTS: usize = 4096;
 
-/// How often the daemon gives its sign of life to the control map.
-const HEARTBEAT: Duration = Duration::from_millis(100);
+/// How often what failed is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// How many notices `steerctl status` shows at most.
 const HISTORY: usize = 64;
@@ -99,8 +102,12 @@ pub(crate) struct Driver {
     sources: BTreeMap<Name, Option<IpAddr>>,
     /// This host's addresses.
     addresses: BTreeSet<IpAddr>,
-    /// The virtual addresses that this host serves as a backend.
-    served: BTreeSet<IpAddr>,
+    /// The virtual addresses that this host serves as a backend, and whether all is prepared for
+    /// that. Those of an earlier daemon are among them at first.
+    served: BTreeMap<IpAddr, bool>,
+    links: Links,
+    /// What does not work at the moment, by kind: logged when it begins, tried again all the time.
+    faults: BTreeMap<&'static str, BTreeSet<String>>,
     /// When an error of each kind was last logged.
     complained: BTreeMap<&'static str, Instant>,
 }
@@ -127,7 +134,7 @@ impl Driver {
         let started = now();
         // First what can be refused without having changed anything.
         let bound = control::bind(&config.control)?;
-        let state = StateFile::open(&config.node.state_dir)?;
+        let mut state = StateFile::open(&config.node.state_dir)?;
         let mut plane = Dataplane::load(&config.dataplane)?;
         let (sender, events) = mpsc::channel(EVENTS);
         let peers = Peers::open(&config, sender.clone())?;
@@ -135,11 +142,15 @@ impl Driver {
         let netlink = Netlink::start(&config, sender.clone()).await?;
         let interfaces = netlink.interfaces();
 
+        resume::tidy_up(&config, &netlink, &mut state).await?;
         let restored = resume::restored(&config, &plane, &state, started);
         let node = Node::new(config.clone(), &restored, random_seed(started), started);
         plane.log_reports();
+        let forwarders = plane.forwarders().to_vec();
         let (request_sender, requests) = mpsc::channel(64);
         workers.spawn(bound.serve(request_sender));
+        let served = state.served().clone();
+        let links = Links::new(&config);
         let mut driver = Self {
             node,
             plane,
@@ -158,11 +169,13 @@ impl Driver {
             started,
             history: VecDeque::new(),
             steering: BTreeMap::new(),
-            forwarders: Vec::new(),
+            forwarders,
             masters: BTreeSet::new(),
             sources: BTreeMap::new(),
             addresses: BTreeSet::new(),
-            served: BTreeSet::new(),
+            served: served.into_iter().map(|vip| (vip, false)).collect(),
+            links,
+            faults: BTreeMap::new(),
             complained: BTreeMap::new(),
         };
         driver.update_macs();
@@ -170,7 +183,9 @@ impl Driver {
         // The maps say what the core decided, then packets follow them: a new program must not
         // begin with empty maps.
         driver.perform_all().await;
+        let interfaces = driver.interfaces.borrow().clone();
         driver.plane.attach()?;
+        driver.links.set_attached(&interfaces);
         info!(config = %driver.config_path.display(), "steerd {} is running", env!("CARGO_PKG_VERSION"));
         notify_systemd(NotifyState::Ready);
         Ok(driver)
@@ -178,18 +193,27 @@ impl Driver {
 
     /// The loop. Ends after an orderly handover.
     pub(crate) async fn run(mut self) -> Result<(), DriverError> {
-        let mut heartbeat = tokio::time::interval(HEARTBEAT);
-        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut heartbeat = every(resume::heartbeat_period(&self.config));
+        let mut retry = every(RETRY);
+        let mut control_open = true;
         loop {
+            let period = resume::heartbeat_period(&self.config);
+            if heartbeat.period() != period {
+                heartbeat = every(period);
+            }
             let deadline = self.node.next_deadline();
             let sleep = deadline.map_or(Duration::MAX, |deadline| deadline.since(now()));
             tokio::select! {
                 // In this order: what has arrived counts before what is late.
                 biased;
                 Some(event) = self.events.recv() => self.handle(event).await,
-                request = self.requests.recv() => match request {
+                request = self.requests.recv(), if control_open => match request {
                     Some(request) => self.answer(request),
-                    None => error!("the control socket is closed"),
+                    None => {
+                        // Asked again it would say so again, at once.
+                        control_open = false;
+                        error!("the control socket is closed: restart steerd to use steerctl");
+                    }
                 },
                 _ = self.signals.terminate.recv() => self.stop("SIGTERM"),
                 _ = self.signals.interrupt.recv() => self.stop("SIGINT"),
@@ -199,12 +223,13 @@ impl Driver {
                         Err(message) => error!("nothing was reloaded:\n{message}"),
                     }
                 }
-                Ok(()) = self.interfaces.changed() => self.interfaces_changed(),
+                Ok(()) = self.interfaces.changed() => self.interfaces_changed().await,
                 () = tokio::time::sleep(sleep), if deadline.is_some() => self.node.tick(now()),
                 _ = heartbeat.tick() => {
                     self.plane.heartbeat(now());
                     self.update_sources();
                 }
+                _ = retry.tick() => self.retry().await,
             }
             // What else has arrived meanwhile is taken before any timer.
             while let Ok(event) = self.events.try_recv() {
@@ -227,14 +252,17 @@ impl Driver {
             } => debug!(?event),
             _ => trace!(?event),
         }
-        let addresses = match &event {
-            Event::LocalAddresses(addresses) => Some(addresses.clone()),
-            _ => None,
-        };
-        self.node.handle(event, now());
-        if let Some(addresses) = addresses {
-            self.addresses = addresses;
-            self.update_served().await;
+        match event {
+            Event::Link { interface, up } => {
+                self.links.set(interface, up);
+                self.interfaces_changed().await;
+            }
+            Event::LocalAddresses(addresses) => {
+                self.addresses.clone_from(&addresses);
+                self.node.handle(Event::LocalAddresses(addresses), now());
+                self.update_served().await;
+            }
+            event => self.node.handle(event, now()),
         }
     }
 
@@ -251,7 +279,10 @@ impl Driver {
                 next = Next::Stop;
             }
         }
-        if let Err(error) = self.plane.commit() {
+        // Until each service was steered once, the maps say what the last daemon steered.
+        if self.node.settled()
+            && let Err(error) = self.plane.commit(now())
+        {
             self.complain("commit", &error);
         }
         next
@@ -276,7 +307,7 @@ impl Driver {
             } else {
                 self.masters.remove(router);
             }
-            if let Err(error) = self.state.set_masters(self.masters.clone()) {
+            if let Err(error) = self.state.set_masters(&self.masters) {
                 self.complain("state", &error);
             }
         }
@@ -288,6 +319,15 @@ impl Driver {
             .unwrap_or_default();
         let at_unix_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
         self.history.push_back(RecentNotice { at_unix_ms, text });
+    }
+
+    /// Logs what does not work of one kind, where it worked before.
+    fn set_faults(&mut self, kind: &'static str, faults: BTreeSet<String>) {
+        let before = self.faults.entry(kind).or_default();
+        for fault in faults.difference(before) {
+            error!("{fault}");
+        }
+        *before = faults;
     }
 
     /// Logs an error of a kind that may repeat: at most once in ten seconds.
@@ -309,6 +349,13 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
         })
     }
+}
+
+/// A timer that does not make up for what it missed.
+fn every(period: Duration) -> Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
 }
 
 /// The time since the boot, suspended or not: the same clock for every daemon of a boot.

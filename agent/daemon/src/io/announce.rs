@@ -90,8 +90,10 @@ impl Announcer {
             segments: BTreeMap::new(),
             routers: BTreeMap::new(),
         };
-        announcer.reconfigure(config)?;
-        Ok(announcer)
+        match announcer.reconfigure(config).into_iter().next() {
+            Some(error) => Err(error),
+            None => Ok(announcer),
+        }
     }
 
     /// Works by `config` from now on. Sockets that still fit stay open.
@@ -99,23 +101,27 @@ impl Announcer {
     /// Call it after an interface came up too: one that was removed and made again is another
     /// interface to the kernel, and its old socket is deaf.
     ///
-    /// # Errors
-    ///
-    /// As for [`Self::open`]; nothing changed then.
-    pub(crate) fn reconfigure(&mut self, config: &Config) -> Result<(), AnnounceError> {
-        let plans = plan(config)?;
-        let mut fresh = BTreeMap::new();
-        for (key, plan) in &plans {
-            if self
+    /// Returns what failed. Each segment is on its own: one whose socket cannot be opened keeps the
+    /// one it had, if any, and the others are not affected. Call it again to try again.
+    #[must_use]
+    pub(crate) fn reconfigure(&mut self, config: &Config) -> Vec<AnnounceError> {
+        let (plans, mut errors) = plan(config);
+        for (key, plan) in plans {
+            let keep = self
                 .segments
-                .get(key)
-                .is_none_or(|old| old.segment.plan != *plan)
-            {
-                fresh.insert(key.clone(), self.listen(key, plan.clone())?);
+                .get(&key)
+                .is_some_and(|old| old.segment.plan == plan);
+            if keep {
+                continue;
+            }
+            match self.listen(&key, plan) {
+                Ok(fresh) => drop(self.segments.insert(key, fresh)),
+                Err(error) => errors.push(error),
             }
         }
-        self.segments.retain(|key, _| plans.contains_key(key));
-        self.segments.extend(fresh);
+        let wanted: BTreeSet<SegmentKey> =
+            config.virtual_routers.iter().map(SegmentKey::of).collect();
+        self.segments.retain(|key, _| wanted.contains(key));
         self.routers = config
             .virtual_routers
             .iter()
@@ -129,7 +135,7 @@ impl Announcer {
                 Some((router.name.clone(), announced))
             })
             .collect();
-        Ok(())
+        errors
     }
 
     /// Sends one gratuitous ARP or unsolicited NA for each address of `router`. Never blocks.
@@ -230,22 +236,25 @@ struct Plan {
     owners: BTreeMap<IpAddr, Name>,
 }
 
-fn plan(config: &Config) -> Result<BTreeMap<SegmentKey, Plan>, AnnounceError> {
+/// The plan of each segment, and the virtual routers whose interface cannot do it.
+fn plan(config: &Config) -> (BTreeMap<SegmentKey, Plan>, Vec<AnnounceError>) {
     let macs: BTreeMap<String, Mac> = macs().collect();
-    let mut plans = BTreeMap::new();
+    let (mut plans, mut errors) = (BTreeMap::new(), Vec::new());
     for router in &config.virtual_routers {
         let (name, interface) = (router.name.clone(), router.interface.clone());
         let Ok(index) = nix::net::if_::if_nametoindex(interface.as_str()) else {
-            return Err(AnnounceError::NoInterface {
+            errors.push(AnnounceError::NoInterface {
                 router: name,
                 interface,
             });
+            continue;
         };
         if !macs.contains_key(interface.as_str()) {
-            return Err(AnnounceError::NotEthernet {
+            errors.push(AnnounceError::NotEthernet {
                 router: name,
                 interface,
             });
+            continue;
         }
         let plan: &mut Plan = plans.entry(SegmentKey::of(router)).or_insert_with(|| Plan {
             index,
@@ -254,7 +263,7 @@ fn plan(config: &Config) -> Result<BTreeMap<SegmentKey, Plan>, AnnounceError> {
         plan.owners
             .extend(addresses(router).map(|address| (address, name.clone())));
     }
-    Ok(plans)
+    (plans, errors)
 }
 
 fn addresses(router: &VirtualRouter) -> impl Iterator<Item = IpAddr> {

@@ -5,7 +5,7 @@ pub(crate) mod announce;
 pub(crate) mod control;
 pub(crate) mod dataplane;
 #[cfg(test)]
-mod lab;
+pub(crate) mod lab;
 pub(crate) mod netlink;
 pub(crate) mod peer;
 pub(crate) mod probe;

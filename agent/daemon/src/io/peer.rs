@@ -111,8 +111,10 @@ impl Peers {
             segments: BTreeMap::new(),
             routers: BTreeMap::new(),
         };
-        peers.reconfigure(config)?;
-        Ok(peers)
+        match peers.reconfigure(config).into_iter().next() {
+            Some(error) => Err(error),
+            None => Ok(peers),
+        }
     }
 
     /// Works by `config` from now on. Sockets that still fit stay open.
@@ -120,25 +122,29 @@ impl Peers {
     /// Call it after an interface came up too: one that was removed and made again is another
     /// interface to the kernel, and its old socket is deaf.
     ///
-    /// # Errors
-    ///
-    /// As for [`Self::open`]; nothing changed then.
-    pub(crate) fn reconfigure(&mut self, config: &Config) -> Result<(), PeerError> {
-        let plans = plan(config)?;
-        let mut fresh = BTreeMap::new();
-        for (key, plan) in &plans {
+    /// Returns what failed. Each segment is on its own: one whose socket cannot be opened keeps the
+    /// one it had, if any, and the others are not affected. Call it again to try again.
+    #[must_use]
+    pub(crate) fn reconfigure(&mut self, config: &Config) -> Vec<PeerError> {
+        let (plans, mut errors) = plan(config);
+        for (key, plan) in plans {
             let keep = self
                 .segments
-                .get(key)
-                .is_some_and(|old| old.segment.plan == *plan);
-            if !keep {
-                fresh.insert(key.clone(), self.listen(plan.clone())?);
+                .get(&key)
+                .is_some_and(|old| old.segment.plan == plan);
+            if keep {
+                continue;
+            }
+            // The new socket listens already when the old one closes: an advert in between is heard
+            // twice rather than never.
+            match self.listen(plan) {
+                Ok(fresh) => drop(self.segments.insert(key, fresh)),
+                Err(error) => errors.push(error),
             }
         }
-        // The new sockets listen already when the old ones close: an advert in between is heard twice
-        // rather than never.
-        self.segments.retain(|key, _| plans.contains_key(key));
-        self.segments.extend(fresh);
+        let wanted: BTreeSet<SegmentKey> =
+            config.virtual_routers.iter().map(SegmentKey::of).collect();
+        self.segments.retain(|key, _| wanted.contains(key));
         self.routers = config
             .virtual_routers
             .iter()
@@ -150,7 +156,7 @@ impl Peers {
                 ))
             })
             .collect();
-        Ok(())
+        errors
     }
 
     /// Sends an advert of `router` to its group or to each of its peers. Never blocks.
@@ -238,20 +244,22 @@ impl Plan {
     }
 }
 
-fn plan(config: &Config) -> Result<BTreeMap<SegmentKey, Plan>, PeerError> {
+/// The plan of each segment, and the virtual routers whose interface is missing.
+fn plan(config: &Config) -> (BTreeMap<SegmentKey, Plan>, Vec<PeerError>) {
     let virtual_addresses: BTreeSet<IpAddr> = config
         .virtual_routers
         .iter()
         .flat_map(|router| router.addresses.iter().map(ipnet::IpNet::addr))
         .collect();
-    let mut plans = BTreeMap::new();
+    let (mut plans, mut errors) = (BTreeMap::new(), Vec::new());
     for router in &config.virtual_routers {
-        let index = nix::net::if_::if_nametoindex(router.interface.as_str()).map_err(|_| {
-            PeerError::NoInterface {
+        let Ok(index) = nix::net::if_::if_nametoindex(router.interface.as_str()) else {
+            errors.push(PeerError::NoInterface {
                 router: router.name.clone(),
                 interface: router.interface.clone(),
-            }
-        })?;
+            });
+            continue;
+        };
         let plan: &mut Plan = plans.entry(SegmentKey::of(router)).or_insert_with(|| Plan {
             interface: router.interface.clone(),
             index,
@@ -265,7 +273,7 @@ fn plan(config: &Config) -> Result<BTreeMap<SegmentKey, Plan>, PeerError> {
         };
         plan.routes.insert(router.vrid, route);
     }
-    Ok(plans)
+    (plans, errors)
 }
 
 /// An open socket and what it is for.

@@ -1,28 +1,46 @@
-//! What a daemon leaves for the next one of the same boot: of which virtual routers it was master.
+//! What a daemon leaves for the next one of the same boot: of which virtual routers it was master,
+//! and which addresses it put where.
 //!
-//! The state directory is on a tmpfs, so the file does not outlive the boot. Whether it is recent
-//! is told by the heartbeat in the pinned control map, which the daemon writes all the time; the
-//! file is written only when a role changes.
+//! The state directory is on a tmpfs, so the file does not outlive the boot. Whether the roles are
+//! recent is told by the heartbeat in the pinned control map, which the daemon writes all the time;
+//! the file is written only when something in it changes. An address is noted before it is put
+//! anywhere and struck out after it was taken off: whenever the daemon is killed, the note names at
+//! least what is there.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use steerd_core::config::Name;
+use steerd_core::config::{Config, Name, VirtualRouter};
 
 /// The state of this node in a file.
 pub(crate) struct StateFile {
     path: PathBuf,
-    written: Option<State>,
+    state: State,
+    /// What the file says.
+    written: State,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct State {
     masters: BTreeSet<Name>,
+    /// The virtual routers' addresses, by interface. An earlier version did not say.
+    #[serde(default)]
+    addresses: BTreeMap<Name, BTreeSet<Net>>,
+    /// The virtual addresses on the loopback interface, of which this host is a backend.
+    #[serde(default)]
+    served: BTreeSet<IpAddr>,
 }
+
+/// An address with its prefix, in the file as people write it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+struct Net(IpNet);
 
 /// The file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -33,63 +51,195 @@ pub(crate) struct StateError {
 }
 
 impl StateFile {
-    /// The file in `dir`, which is made if it is missing.
+    /// The file in `dir`, which is made if it is missing, with what the last daemon left in it:
+    /// nothing if there was none, or if it said it in a way that this version does not understand.
     pub(crate) fn open(dir: &Path) -> Result<Self, StateError> {
         let path = dir.join("state.json");
         fs::create_dir_all(dir).map_err(|source| StateError {
             path: path.clone(),
             source,
         })?;
+        let state: State = fs::read(&path)
+            .ok()
+            .and_then(|text| serde_json::from_slice(&text).ok())
+            .unwrap_or_default();
         Ok(Self {
             path,
-            written: None,
+            written: state.clone(),
+            state,
         })
     }
 
-    /// Of which virtual routers the last daemon was master; none if it did not say, or said it in
-    /// a way that this version does not understand.
-    pub(crate) fn masters(&self) -> BTreeSet<Name> {
-        let state = fs::read(&self.path)
-            .ok()
-            .and_then(|text| serde_json::from_slice(&text).ok());
-        state.map(|State { masters }| masters).unwrap_or_default()
+    /// The virtual routers that this daemon, or before its first word the last one, is master of.
+    pub(crate) fn masters(&self) -> &BTreeSet<Name> {
+        &self.state.masters
     }
 
     /// Notes of which virtual routers this daemon is master.
-    pub(crate) fn set_masters(&mut self, masters: BTreeSet<Name>) -> Result<(), StateError> {
-        let state = State { masters };
-        if self.written.as_ref() == Some(&state) {
+    pub(crate) fn set_masters(&mut self, masters: &BTreeSet<Name>) -> Result<(), StateError> {
+        self.state.masters.clone_from(masters);
+        self.write()
+    }
+
+    /// Notes that the addresses of `router` are about to be put on its interface.
+    pub(crate) fn acquiring(&mut self, router: &VirtualRouter) -> Result<(), StateError> {
+        let interface = router.interface.clone();
+        let nets = router.addresses.iter().copied().map(Net);
+        self.state
+            .addresses
+            .entry(interface)
+            .or_default()
+            .extend(nets);
+        self.write()
+    }
+
+    /// Notes that `nets` are no longer on `interface`.
+    pub(crate) fn released(&mut self, interface: &Name, nets: &[IpNet]) -> Result<(), StateError> {
+        if let Some(noted) = self.state.addresses.get_mut(interface) {
+            noted.retain(|net| !nets.contains(&net.0));
+            if noted.is_empty() {
+                self.state.addresses.remove(interface);
+            }
+        }
+        self.write()
+    }
+
+    /// The addresses that were put on interfaces where no virtual router of `config` has them: an
+    /// earlier daemon did not live to take them off.
+    pub(crate) fn left_behind(&self, config: &Config) -> Vec<(Name, IpNet)> {
+        let configured = |interface: &Name, net: IpNet| {
+            config
+                .virtual_routers
+                .iter()
+                .any(|router| router.interface == *interface && router.addresses.contains(&net))
+        };
+        let noted = self.state.addresses.iter();
+        noted
+            .flat_map(|(interface, nets)| nets.iter().map(move |net| (interface.clone(), net.0)))
+            .filter(|(interface, net)| !configured(interface, *net))
+            .collect()
+    }
+
+    /// The virtual addresses that were put on the loopback interface.
+    pub(crate) fn served(&self) -> &BTreeSet<IpAddr> {
+        &self.state.served
+    }
+
+    /// Notes the virtual addresses that are, or are about to be put, on the loopback interface.
+    pub(crate) fn set_served(&mut self, served: BTreeSet<IpAddr>) -> Result<(), StateError> {
+        self.state.served = served;
+        self.write()
+    }
+
+    fn write(&mut self) -> Result<(), StateError> {
+        if self.written == self.state {
             return Ok(());
         }
         let fail = |source| StateError {
             path: self.path.clone(),
             source,
         };
-        let text = serde_json::to_vec(&state).map_err(|error| fail(error.into()))?;
+        let text = serde_json::to_vec(&self.state).map_err(|error| fail(error.into()))?;
         // A reader sees the old state or the new one.
         let fresh = self.path.with_extension("new");
         fs::write(&fresh, text)
             .and_then(|()| fs::rename(&fresh, &self.path))
             .map_err(fail)?;
-        self.written = Some(state);
+        self.written.clone_from(&self.state);
         Ok(())
+    }
+}
+
+impl From<Net> for String {
+    fn from(net: Net) -> Self {
+        net.0.to_string()
+    }
+}
+
+impl TryFrom<String> for Net {
+    type Error = ipnet::AddrParseError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse().map(Self)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::lab;
+
+    fn file() -> (tempfile::TempDir, StateFile) {
+        let dir = tempfile::tempdir().unwrap();
+        let file = StateFile::open(&dir.path().join("steerd")).unwrap();
+        (dir, file)
+    }
+
+    /// The next daemon's.
+    fn next(dir: &tempfile::TempDir) -> StateFile {
+        StateFile::open(&dir.path().join("steerd")).unwrap()
+    }
 
     #[test]
     fn the_next_daemon_knows() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut file = StateFile::open(&dir.path().join("steerd")).unwrap();
+        let (dir, mut file) = file();
         assert!(file.masters().is_empty());
-        file.set_masters(BTreeSet::from([Name::new("game")]))
+        file.set_masters(&[Name::new("game")].into()).unwrap();
+        let vip: IpAddr = "10.9.0.100".parse().unwrap();
+        file.set_served([vip].into()).unwrap();
+        let next_file = next(&dir);
+        assert_eq!(*next_file.masters(), [Name::new("game")].into());
+        assert_eq!(*next_file.served(), [vip].into());
+        fs::write(&next_file.path, "{\"masters\": 7}").unwrap();
+        assert!(
+            next(&dir).masters().is_empty(),
+            "not understood: as if cold"
+        );
+        // What the first version wrote.
+        fs::write(&next_file.path, "{\"masters\":[\"game\"]}").unwrap();
+        assert_eq!(*next(&dir).masters(), [Name::new("game")].into());
+    }
+
+    #[test]
+    fn what_the_next_configuration_lacks_was_left_behind() {
+        let (dir, mut file) = file();
+        let before = lab::config("eth0", &["10.9.0.100/24", "10.9.0.101/24"], &[]);
+        file.acquiring(&before.virtual_routers[0]).unwrap();
+        assert!(next(&dir).left_behind(&before).is_empty());
+
+        let net = |text: &str| -> IpNet { text.parse().unwrap() };
+        let left = |interface, addresses: &[&str]| {
+            next(&dir).left_behind(&lab::config(interface, addresses, &[]))
+        };
+        let eth0 = |text| (Name::new("eth0"), net(text));
+        let both = [eth0("10.9.0.100/24"), eth0("10.9.0.101/24")];
+        assert_eq!(left("eth0", &["10.9.0.100/24"]), both[1..]);
+        assert_eq!(left("eth1", &["10.9.0.100/24", "10.9.0.101/24"]), both);
+        // To the kernel that is another address.
+        assert_eq!(left("eth0", &["10.9.0.100/32", "10.9.0.101/24"]), both[..1]);
+
+        // What was taken off is no longer the daemon's: it may be anybody's.
+        file.released(&Name::new("eth0"), &[net("10.9.0.100/24")])
             .unwrap();
-        let next = StateFile::open(&dir.path().join("steerd")).unwrap();
-        assert_eq!(next.masters(), BTreeSet::from([Name::new("game")]));
-        fs::write(&next.path, "{\"masters\": 7}").unwrap();
-        assert!(next.masters().is_empty(), "not understood: as if cold");
+        assert_eq!(left("eth1", &["10.9.0.1/24"]), both[1..]);
+        file.released(&Name::new("eth1"), &[net("10.9.0.101/24")])
+            .unwrap();
+        file.released(&Name::new("eth0"), &[net("10.9.0.101/24")])
+            .unwrap();
+        assert!(left("eth1", &["10.9.0.1/24"]).is_empty());
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_written_later() {
+        let (dir, mut file) = file();
+        let path = file.path.clone();
+        let obstacle = path.with_extension("new");
+        fs::create_dir(&obstacle).unwrap();
+        let masters = [Name::new("game")].into();
+        let error = file.set_masters(&masters).unwrap_err();
+        assert!(error.to_string().contains("state_dir"), "{error}");
+        fs::remove_dir(&obstacle).unwrap();
+        file.set_masters(&masters).unwrap();
+        assert_eq!(*next(&dir).masters(), masters);
     }
 }

@@ -125,10 +125,10 @@ fn limits() {
         };
         format!("{BASE}{}", many(count, &service))
     };
-    assert_eq!(valid(&services(4095)).services.len(), 4096);
+    assert_eq!(valid(&services(4094)).services.len(), 4095);
     assert_eq!(
-        mistakes(&services(4096)),
-        ["28690:1: more than 4096 `[[service]]`"]
+        mistakes(&services(4095)),
+        ["28683:1: more than 4095 `[[service]]`"]
     );
 
     let backends = |count| {

@@ -35,11 +35,13 @@
 //!   cause a third node's takeover from a healthy master.
 //! * **A late timer is no evidence.** If [`Input::Timer`] comes more than half an interval late, this
 //!   node was stopped and the adverts may wait unread: it listens one interval more, once.
+//! * **Forged adverts** are bounded in what they say: `telling` and [`crate::vrrp::peers`].
 //! * **Address conflict.** In the wait before its first takeover a node asks whether anyone has the
 //!   addresses. A peer does so by right, but any peer that lives is heard within that wait; so an
 //!   answer counts when the wait ends with no peer ever heard.
 
 mod state;
+mod telling;
 mod transition;
 
 #[cfg(test)]
@@ -49,11 +51,17 @@ use std::{collections::BTreeSet, fmt, mem, net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use self::state::{Conflict, Fault, Master, Resign, Round, State};
+use self::{
+    state::{Conflict, Fault, Master, Resign, Round, State},
+    telling::Telling,
+};
 use crate::{
     config::VirtualRouter,
     time::Instant,
-    vrrp::{peers::Peers, wire::Advert},
+    vrrp::{
+        peers::{self, Peers},
+        wire::Advert,
+    },
 };
 
 /// What a node is for a virtual router.
@@ -147,14 +155,16 @@ pub enum Effect {
         /// Why.
         cause: String,
     },
-    /// A peer is heard for the first time or again, or a master is silent.
+    /// A peer is heard for the first time or again, or a master is silent. When many appear at
+    /// once, not each is told.
     Peer {
         /// The peer.
         address: IpAddr,
         /// Whether it is heard.
         alive: bool,
     },
-    /// Something is wrong with the set-up, with what to change.
+    /// Something is wrong with the set-up, with what to change. Of each kind of mistake one is told
+    /// in a minute.
     Misconfigured(String),
 }
 
@@ -186,7 +196,7 @@ pub struct Election {
     conflict: Option<Conflict>,
     defended: Option<Instant>,
     peers: Peers,
-    told: BTreeSet<String>,
+    telling: Telling,
     effects: Vec<Effect>,
 }
 
@@ -210,7 +220,7 @@ impl Election {
             conflict: None,
             defended: None,
             peers: Peers::default(),
-            told: BTreeSet::new(),
+            telling: Telling::new(now),
             effects: Vec::new(),
         };
         if resumed {
@@ -394,6 +404,7 @@ impl Election {
     pub fn reconfigure(&mut self, config: VirtualRouter, now: Instant) {
         self.held = false;
         self.config = config;
+        self.peers.reconfigure(&self.config);
         if let State::Master(master) = &mut self.state {
             master.advert_at = now;
             master.round = Some(Round::new(&self.config.announce, now));
@@ -440,6 +451,19 @@ impl Election {
     #[must_use]
     pub fn master(&self, now: Instant) -> Option<IpAddr> {
         self.heard_master(now).map(|(address, _)| address)
+    }
+
+    /// The peers whose packets are taken for forwarded ones, and when to ask again; see
+    /// [`Peers::forwarders`].
+    #[must_use]
+    pub fn forwarders(&self, now: Instant) -> (BTreeSet<IpAddr>, Option<Instant>) {
+        self.peers.forwarders(&self.config, now)
+    }
+
+    /// Whether an advert from `source` counts; see [`peers::is_admitted`].
+    #[must_use]
+    pub fn admits(&self, source: IpAddr) -> bool {
+        peers::is_admitted(&self.config, source)
     }
 
     /// Whom it heard.

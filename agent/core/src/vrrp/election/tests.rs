@@ -1,5 +1,7 @@
 //! The transition table, row by row, and what the module's documentation promises.
 
+mod forged;
+
 use super::*;
 use crate::config::{Announce, Name};
 
@@ -679,8 +681,8 @@ fn failover_hands_over_and_does_not_take_back() {
 fn failover_without_a_peer_is_called_off() {
     let mut election = master();
     give(&mut election, Input::FailOver, 6100);
-    assert_eq!(give(&mut election, Input::Timer, 7399), []);
-    election.handle(Input::Timer, at(7400));
+    assert_eq!(give(&mut election, Input::Timer, 7499), []);
+    election.handle(Input::Timer, at(7500));
     let effects = election.take_effects();
     assert!(
         matches!(&effects[..], [Effect::Misconfigured(_), PRIO]),
@@ -688,7 +690,7 @@ fn failover_without_a_peer_is_called_off() {
     );
     assert_eq!(
         (role(&election), election.next_deadline()),
-        (Role::Master, Some(at(8400)))
+        (Role::Master, Some(at(8500)))
     );
 }
 
@@ -700,7 +702,7 @@ fn stop_waits_for_a_new_holder_but_not_for_ever() {
     assert!(taken.is_stopped());
     let mut alone = master();
     give(&mut alone, Input::Stop { linger: true }, 6100);
-    assert_eq!(give(&mut alone, Input::Timer, 7400), [Effect::Release]);
+    assert_eq!(give(&mut alone, Input::Timer, 7500), [Effect::Release]);
     assert!(alone.is_stopped());
     let mut urged = master();
     give(&mut urged, Input::Stop { linger: true }, 6100);
@@ -803,7 +805,8 @@ fn what_is_wrong_with_the_setup_is_told_once() {
         .collect::<Vec<_>>();
     for word in ["priority", "advert_interval", "addresses"] {
         assert!(
-            text.iter().any(|line| line.contains(&format!("`{word}`"))),
+            text.iter()
+                .any(|line| line.what.contains(&format!("`{word}`"))),
             "{text:?}"
         );
     }

@@ -10,7 +10,7 @@ use crate::{
     api::human_duration,
     time::Instant,
     vrrp::{
-        peers::{self, Observed},
+        peers::{self, Mistake, Observed},
         wire::Advert,
     },
 };
@@ -43,25 +43,21 @@ impl Election {
 
     /// Takes note of an advert; whether it concerns the election.
     pub(super) fn observe(&mut self, source: IpAddr, advert: &Advert, now: Instant) -> bool {
-        if Some(source) == self.source {
+        if Some(source) == self.source || !self.admits(source) {
             return false;
         }
         let observed = self.peers.observe(&self.config, source, advert, now);
         let diagnoses = self.peers.diagnoses(&self.config);
-        self.effects.extend(
-            diagnoses
-                .difference(&self.told)
-                .cloned()
-                .map(Effect::Misconfigured),
-        );
-        self.told = diagnoses;
+        self.effects.extend(self.telling.diagnoses(diagnoses, now));
         match observed {
             Observed::Foreign => return false,
-            Observed::Appeared => self.effects.push(Effect::Peer {
-                address: source,
-                alive: true,
-            }),
-            Observed::Known => {}
+            Observed::Appeared if self.telling.appearance(now) => {
+                self.effects.push(Effect::Peer {
+                    address: source,
+                    alive: true,
+                });
+            }
+            Observed::Appeared | Observed::Known | Observed::Crowd => {}
         }
         match advert.priority {
             0 if self.master == Some(source) => self.master = None,
@@ -411,8 +407,16 @@ impl Election {
         }
         self.defended = Some(now);
         self.effects.push(Effect::Announce);
-        self.effects
-            .push(Effect::Misconfigured(Conflict { address, mac }.to_string()));
+        // A peer that was master until a moment ago, or still thinks that it is, announces the
+        // address too, and its MAC need not be known yet. The protocol settles that.
+        let rival = self
+            .peers
+            .iter()
+            .any(|(_, peer)| now.since(peer.heard) < self.master_down());
+        if !rival && self.telling.mistake(Mistake::Conflict, now) {
+            self.effects
+                .push(Effect::Misconfigured(Conflict { address, mac }.to_string()));
+        }
     }
 
     /// Skew_Time of RFC 9568 6.1.
@@ -430,8 +434,9 @@ impl Election {
         self.master_interval / 2
     }
 
-    /// How long a new holder may take: the longest skew, which is below an interval, and the way.
+    /// How long a new holder may take: the longest skew, which is below an interval, and what a
+    /// busy host may need to act on it. This node serves meanwhile, so patience costs nothing.
     pub(super) fn resign_wait(&self) -> Duration {
-        self.config.advert_interval * 5 / 4 + Duration::from_millis(50)
+        self.config.advert_interval * 5 / 4 + Duration::from_millis(150)
     }
 }

@@ -213,6 +213,37 @@ fn unusable_interfaces_are_named() {
 }
 
 #[test]
+fn an_unusable_interface_does_not_deafen_the_others() {
+    Lab::run(|lab| async move {
+        let (events, mut conflicts) = mpsc::channel(8);
+        let mut announcer =
+            Announcer::open(&lab::config(DEV, &["10.9.0.1/24"], &[]), events).unwrap();
+        let mut changed = two_routers();
+        for device in ["nosuch0", "lo"] {
+            let mut lost = lab::config(device, &["10.9.0.101/24"], &[]).virtual_routers;
+            lost[0].name = Name::new(device);
+            changed.virtual_routers.splice(0..0, lost);
+        }
+        let errors = announcer.reconfigure(&changed);
+        assert!(
+            matches!(
+                &errors[..],
+                [
+                    AnnounceError::NotEthernet { .. },
+                    AnnounceError::NoInterface { .. }
+                ]
+            ),
+            "{errors:?}"
+        );
+        let address: IpAddr = "10.9.0.100".parse().unwrap();
+        speak(&lab, &announce::announcement(STRANGER, address));
+        let conflict = next_conflict(&mut conflicts).await;
+        assert_eq!(conflict, (Name::new("vip"), address, STRANGER));
+        announcer.announce(&Name::new("six")).unwrap();
+    });
+}
+
+#[test]
 fn a_storm_of_claims_is_held_down() {
     let address: IpAddr = "10.9.0.100".parse().unwrap();
     let (reports, start) = (Reports::default(), Instant::now());

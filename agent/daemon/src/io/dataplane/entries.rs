@@ -8,7 +8,10 @@ use aya::{
     maps::{Map, MapData, PerCpuArray},
 };
 use steerd_ebpf::{
-    abi::{Backend, BackendState, FILTER_WORDS, RING_LINE, SERVICE_SLOTS, Service, maps},
+    abi::{
+        Backend, BackendState, FILTER_WORDS, MAC_MASK, MAC_SLOTS, MacOwner, RING_LINE,
+        SERVICE_SLOTS, Service, maps,
+    },
     hash,
     shared::Shared,
 };
@@ -40,6 +43,7 @@ pub(super) mod control {
     pub(in super::super) const MACS: usize = 1;
     pub(in super::super) const FLOW_SEED: usize = 2;
     pub(in super::super) const HEARTBEAT: usize = 3;
+    pub(in super::super) const ESTABLISHED_IDLE: usize = 4;
     pub(in super::super) const FILTER: usize = 8;
 }
 
@@ -97,6 +101,19 @@ impl Maps {
         if let Some(word) = self.control.element(0).get(word) {
             word.store(u64::from(base) | u64::from(seed) << 32);
         }
+    }
+
+    /// The MACs of one kind in the table in use.
+    pub(super) fn macs_of(&self, owner: MacOwner) -> impl Iterator<Item = u64> {
+        let base = self
+            .control
+            .element(0)
+            .get(control::MACS)
+            .map_or(0, Shared::load) as u32;
+        (base..base + MAC_SLOTS).filter_map(move |slot| {
+            let entry = self.macs.element(slot).first()?.load();
+            (entry == owner.entry(entry)).then_some(entry & MAC_MASK)
+        })
     }
 
     /// Changes each word of the service filter.

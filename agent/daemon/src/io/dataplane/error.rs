@@ -24,7 +24,7 @@ pub(crate) enum DataplaneError {
         source: io::Error,
     },
     /// The object was refused.
-    #[error("the kernel refused the program: {0}; steerd needs Linux 5.12 or later with BTF")]
+    #[error("the kernel refused the program: {0}; steerd needs Linux 5.18 or later with BTF")]
     Load(String),
     /// A configured interface does not exist.
     #[error(

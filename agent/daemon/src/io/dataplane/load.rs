@@ -12,6 +12,7 @@
 //! one, never none. What an earlier ABI version left is taken over the same way, without its flows.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -19,7 +20,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::MapInfo,
+    maps::{MapInfo, MapType},
     programs::{
         ProgramError, Xdp, XdpMode as AyaMode,
         links::{FdLink, LinkError, PinnedLink},
@@ -45,34 +46,47 @@ pub(super) fn load(config: &Config) -> Result<Ebpf, DataplaneError> {
         fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
             .map_err(pin_error("restrict", dir))?;
     }
+    drop_mismatched(&pins)?;
     let mut loader = EbpfLoader::new();
-    for (name, value_size, entries, _) in maps::ALL {
-        let path = pins.join(name);
-        drop_mismatched(name, &path, value_size, entries)?;
-        loader.map_pin_path(name, path);
+    for (name, ..) in maps::ALL {
+        loader.map_pin_path(name, pins.join(name));
     }
     let mut ebpf = loader.load(OBJECT).map_err(load_error)?;
     program(&mut ebpf)?.load().map_err(load_error)?;
     Ok(ebpf)
 }
 
+/// Whether an earlier daemon left maps of this version.
+pub(super) fn is_resumed(config: &Config) -> bool {
+    config.bpf_dir.join(PIN_DIR).exists()
+}
+
 /// Attaches the loaded program to the configured interfaces, and takes it off those that are no
-/// longer configured.
-pub(super) fn attach(ebpf: &mut Ebpf, config: &Config) -> Result<(), DataplaneError> {
+/// longer configured. Returns how it is attached to each.
+///
+/// # Errors
+///
+/// It cannot be attached to one: then it is on none that did not have it before.
+pub(super) fn attach(
+    ebpf: &mut Ebpf,
+    config: &Config,
+) -> Result<BTreeMap<Name, XdpMode>, DataplaneError> {
     let pins = config.bpf_dir.join(PIN_DIR);
     let program = program(ebpf)?;
     let others = other_versions(&config.bpf_dir);
+    let mut fresh = Vec::new();
     for interface in &config.interfaces {
         let pin = pins.join(format!("{LINK_PREFIX}{interface}"));
-        for other in &others {
-            adopt(
-                program,
-                &other.join(format!("{LINK_PREFIX}{interface}")),
-                &pin,
-            )?;
-        }
-        if !replace(program, &pin)? {
-            attach_new(program, interface, config.xdp_mode, &pin)?;
+        let attached = attach_one(program, interface, config.xdp_mode, &pin, &others);
+        match attached {
+            Ok(Attached::Replaced) => {}
+            Ok(Attached::New) => fresh.push(pin),
+            Err(error) => {
+                for pin in fresh {
+                    fs::remove_file(&pin).map_err(pin_error("remove", &pin))?;
+                }
+                return Err(error);
+            }
         }
     }
     for other in others {
@@ -92,7 +106,54 @@ pub(super) fn attach(ebpf: &mut Ebpf, config: &Config) -> Result<(), DataplaneEr
             fs::remove_file(&link).map_err(pin_error("remove", &link))?;
         }
     }
-    Ok(())
+    let modes = config.interfaces.iter().filter_map(|interface| {
+        let mode = attached_mode(interface)?;
+        info!(%interface, ?mode, "program attached");
+        Some((interface.clone(), mode))
+    });
+    Ok(modes.collect())
+}
+
+/// How the program came to be on an interface.
+enum Attached {
+    /// In place of an earlier one.
+    Replaced,
+    /// Where there was none.
+    New,
+}
+
+fn attach_one(
+    program: &mut Xdp,
+    interface: &Name,
+    mode: XdpMode,
+    pin: &Path,
+    others: &[PathBuf],
+) -> Result<Attached, DataplaneError> {
+    for other in others {
+        adopt(
+            program,
+            &other.join(format!("{LINK_PREFIX}{interface}")),
+            pin,
+        )?;
+    }
+    // A link keeps its mode for life.
+    if pin.exists()
+        && mode != XdpMode::Auto
+        && attached_mode(interface).is_some_and(|attached| attached != mode)
+    {
+        warn!(%interface, ?mode, "attaching anew for another mode: packets pass for a moment");
+        fs::remove_file(pin).map_err(pin_error("remove", pin))?;
+    }
+    if replace(program, pin)? {
+        return Ok(Attached::Replaced);
+    }
+    attach_new(program, interface, mode, pin)?;
+    Ok(Attached::New)
+}
+
+fn attached_mode(interface: &Name) -> Option<XdpMode> {
+    let index = nix::net::if_::if_nametoindex(interface.as_str()).ok()?;
+    super::mode::attached(index).ok().flatten()
 }
 
 /// Detaches the program everywhere and removes all pins. Returns whether there was anything.
@@ -179,7 +240,6 @@ fn attach_new(
     let link = FdLink::try_from(link).map_err(|_| DataplaneError::NoXdpLinks)?;
     link.pin(pin)
         .map_err(|error| pin_error("pin the link at", pin)(io::Error::other(error)))?;
-    info!(%interface, "program attached");
     Ok(())
 }
 
@@ -189,28 +249,44 @@ fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, DataplaneError> {
         .ok_or_else(|| DataplaneError::Load(format!("the object has no program {PROGRAM}")))
 }
 
-/// Removes the pin of a map that is not what this version expects: the kernel would let us use it,
-/// and write beyond its values.
-fn drop_mismatched(
-    name: &'static str,
-    path: &Path,
-    value_size: usize,
-    entries: u32,
-) -> Result<(), DataplaneError> {
-    if !path.exists() {
+/// Removes the pinned maps if one of them is not what this version expects: the kernel would let us
+/// use it, and write beyond its values. All of them, because they refer to each other.
+fn drop_mismatched(pins: &Path) -> Result<(), DataplaneError> {
+    let fits = |(name, value_size, entries, _): (&str, usize, u32, &str)| {
+        let path = pins.join(name);
+        let kind = if name.ends_with("_STATS") {
+            (MapType::PerCpuArray, 0)
+        } else {
+            (MapType::Array, BPF_F_MMAPABLE)
+        };
+        !path.exists()
+            || MapInfo::from_pin(path).is_ok_and(|info| {
+                info.map_type()
+                    .is_ok_and(|map_type| (map_type, info.map_flags()) == kind)
+                    && info.key_size() == 4
+                    && info.value_size() as usize == value_size
+                    && info.max_entries() == entries
+            })
+    };
+    let Some((odd, ..)) = maps::ALL.into_iter().find(|map| !fits(*map)) else {
         return Ok(());
-    }
-    let fits = MapInfo::from_pin(path).is_ok_and(|info| {
-        info.key_size() == 4
-            && info.value_size() as usize == value_size
-            && info.max_entries() == entries
-    });
-    if !fits {
-        warn!(map = name, path = %path.display(), "replaced a pinned map of another shape: what it held is lost");
-        fs::remove_file(path).map_err(pin_error("remove", path))?;
+    };
+    warn!(
+        map = odd,
+        path = %pins.display(),
+        "replaced the pinned maps, because one has another shape: their flows are lost"
+    );
+    for (name, ..) in maps::ALL {
+        let path = pins.join(name);
+        if path.exists() {
+            fs::remove_file(&path).map_err(pin_error("remove", &path))?;
+        }
     }
     Ok(())
 }
+
+/// The flag of a map that can be mapped into memory (linux/bpf.h).
+const BPF_F_MMAPABLE: u32 = 1 << 10;
 
 /// The pin directories of other ABI versions.
 fn other_versions(bpf_dir: &Path) -> Vec<PathBuf> {

@@ -17,6 +17,8 @@ pub(super) struct Mapped {
 
 // SAFETY: the mapping belongs to this value, and every access to it is an atomic one.
 unsafe impl Send for Mapped {}
+// SAFETY: as above.
+unsafe impl Sync for Mapped {}
 
 impl Mapped {
     /// Maps the `elements` values of `value_size` bytes of the map behind `fd`.

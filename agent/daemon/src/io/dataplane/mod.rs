@@ -13,6 +13,7 @@ mod entries;
 mod error;
 mod load;
 mod mapped;
+mod mode;
 mod placement;
 mod report;
 mod view;
@@ -21,6 +22,8 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     net::IpAddr,
+    sync::Arc,
+    time::Duration,
 };
 
 use aya::Ebpf;
@@ -31,14 +34,14 @@ use mapped::Mapped;
 use placement::{Ids, Region, Regions, ServiceKey};
 use steerd_core::{
     action::{SteeredBackend, Steering},
-    config::{Dataplane as Config, Mode, Name, Protocol},
+    config::{Dataplane as Config, Mode, Name, Protocol, XdpMode},
     event::BackendKey,
     time::Instant,
 };
 use steerd_ebpf::{
     abi::{
         self, Backend, BackendState, FILTER_WORDS, MAC_SLOTS, MAX_BACKENDS, MAX_SERVICES, MacOwner,
-        RING_LINE, RING_LINES, SERVICE_SLOTS, Service, addr_words, mac_word, maps,
+        RING_LINE, RING_LINES, SERVICE_SLOTS, Service, addr_words, mac_bytes, mac_word, maps,
     },
     hash,
     shared::Shared,
@@ -46,6 +49,12 @@ use steerd_ebpf::{
 
 /// A backend's key in the program's terms: service id, address, port in network byte order.
 type BackendId = (u32, [u64; 2], u16);
+
+/// How long an established flow must have been idle before a new one may take its place.
+const ESTABLISHED_IDLE: Duration = Duration::from_secs(3600);
+
+/// How often what nothing names any more is looked for at most.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// An interface of this host that carries the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +67,7 @@ pub(crate) struct Own {
 pub(crate) struct Dataplane {
     ebpf: Ebpf,
     config: Config,
-    maps: Maps,
+    maps: Arc<Maps>,
     services: Ids<ServiceKey>,
     backends: Ids<BackendId>,
     regions: Regions,
@@ -66,16 +75,34 @@ pub(crate) struct Dataplane {
     steered: BTreeMap<Name, Steered>,
     /// Whether the set of services differs from the table in use.
     dirty: bool,
+    /// Whether there may be numbers and rings that nothing names any more, and when they were last
+    /// looked for.
+    litter: bool,
+    swept: Instant,
     own: Vec<Own>,
     forwarders: Vec<[u8; 6]>,
+    /// How the program is attached.
+    modes: BTreeMap<Name, XdpMode>,
+    /// Whether the pins stay when this ends: not those of a start that was refused.
+    keep: bool,
 }
 
 struct Steered {
     key: ServiceKey,
     id: u32,
     region: Region,
-    /// The backends' ids and names.
-    backends: Vec<(u32, BackendId, Name)>,
+    /// The backends' numbers and names.
+    backends: Vec<(u32, Name)>,
+}
+
+impl Drop for Dataplane {
+    fn drop(&mut self) {
+        if !self.keep
+            && let Err(error) = unload(&self.config)
+        {
+            tracing::warn!(%error, "could not remove what a refused start has made");
+        }
+    }
 }
 
 impl Dataplane {
@@ -88,38 +115,61 @@ impl Dataplane {
                 });
             }
         }
-        let mut ebpf = load::load(config)?;
+        let keep = load::is_resumed(config);
+        let mut ebpf = match load::load(config) {
+            Ok(ebpf) => ebpf,
+            Err(error) if keep => return Err(error),
+            Err(error) => {
+                unload(config)?;
+                return Err(error);
+            }
+        };
         let maps = Maps::take(&mut ebpf)?;
         if let Some(seed) = maps.control.element(0).get(control::FLOW_SEED)
             && seed.load() == 0
         {
             seed.store(random_word()?);
         }
+        if let Some(idle) = maps.control.element(0).get(control::ESTABLISHED_IDLE) {
+            idle.store(view::flow_clock_units(ESTABLISHED_IDLE));
+        }
         let mut plane = Self {
             ebpf,
             config: config.clone(),
             services: Ids::new(MAX_SERVICES, BTreeMap::new()),
             backends: Ids::new(MAX_BACKENDS, BTreeMap::new()),
-            regions: Regions::new(RING_LINES, &mut []),
+            regions: Regions::new(RING_LINES, []),
             steered: BTreeMap::new(),
             dirty: true,
+            litter: true,
+            swept: Instant::ZERO,
             own: Vec::new(),
             forwarders: Vec::new(),
-            maps,
+            modes: BTreeMap::new(),
+            keep,
+            maps: Arc::new(maps),
         };
         plane.read_back();
         Ok(plane)
     }
 
     /// Attaches the program to the configured interfaces, replacing an earlier one without a gap.
+    /// Again, after an interface was removed and made anew.
     pub(crate) fn attach(&mut self) -> Result<(), DataplaneError> {
-        load::attach(&mut self.ebpf, &self.config)
+        self.modes = load::attach(&mut self.ebpf, &self.config)?;
+        self.keep = true;
+        Ok(())
+    }
+
+    /// How the program is attached to an interface; `None`: it is not.
+    pub(crate) fn mode(&self, interface: &Name) -> Option<XdpMode> {
+        self.modes.get(interface).copied()
     }
 
     /// Takes over the numbers that the pinned maps use, so that no flow changes its meaning.
     fn read_back(&mut self) {
         let services: Vec<Service> = self.maps.services_in_use().collect();
-        let mut regions: Vec<Region> = Vec::new();
+        let mut regions = Vec::new();
         let mut service_ids = BTreeMap::new();
         for service in &services {
             let (first, slots) = service.ring();
@@ -132,7 +182,13 @@ impl Dataplane {
         }
         self.services = Ids::new(MAX_SERVICES, service_ids);
         self.backends = Ids::new(MAX_BACKENDS, backend_ids);
-        self.regions = Regions::new(RING_LINES, &mut regions);
+        self.regions = Regions::new(RING_LINES, regions);
+        // Until peers are heard again, their frames are still known as theirs.
+        self.forwarders = self
+            .maps
+            .macs_of(MacOwner::Forwarder)
+            .map(mac_bytes)
+            .collect();
     }
 
     /// Which of the configured backends the pinned maps know, and whether they were alive.
@@ -164,12 +220,12 @@ impl Dataplane {
         restored
     }
 
-    /// Steers a service so. A service that is new takes effect with [`Dataplane::commit`].
-    pub(crate) fn steer(
-        &mut self,
-        steering: &Steering,
-        now: Instant,
-    ) -> Result<(), DataplaneError> {
+    /// Steers a service so. One that is new takes effect with [`Dataplane::commit`].
+    ///
+    /// Nothing is freed here: numbers belong to addresses and ports, not to names, so a service or
+    /// backend that was renamed keeps them, and what nothing names any more is swept up after a
+    /// whole batch of changes.
+    pub(crate) fn steer(&mut self, steering: &Steering) -> Result<(), DataplaneError> {
         let key = key(steering.address, steering.port, steering.protocol);
         let id = self
             .services
@@ -189,27 +245,30 @@ impl Dataplane {
                     limit: MAX_BACKENDS - 1,
                 })?;
             self.write_backend(number, identity, backend);
-            ids.push((number, identity, backend.name.clone()));
+            ids.push((number, backend.name.clone()));
         }
         let ring: Vec<u16> = steering
             .ring
             .iter()
             .map(|&index| {
                 ids.get(usize::from(index))
-                    .map_or(0, |&(number, _, _)| number as u16)
+                    .map_or(0, |&(number, _)| number as u16)
             })
             .collect();
-        let before = self.steered.get(&steering.service);
-        let region = match before {
-            Some(before) if before.key == key => before.region,
-            _ => self
-                .maps
-                .find_service(key)
-                .map(|(_, service)| region_of(&service))
-                .unwrap_or_default(),
+        let in_use = self.maps.find_service(key);
+        let current = match &in_use {
+            Some((_, service)) => region_of(service),
+            None => self.region_of(&steering.service, key),
         };
-        let region = self.write_ring(&ring, region, now)?;
-        let known = BTreeSet::from_iter(ids.iter().map(|&(number, _, _)| number));
+        let region = self.write_ring(&ring, current)?;
+        match in_use {
+            Some((slot, _)) => {
+                if let Some(ring) = self.maps.services.element(slot).get(3) {
+                    ring.store(ring_word(region));
+                }
+            }
+            None => self.dirty = true,
+        }
         let steered = Steered {
             key,
             id,
@@ -217,38 +276,26 @@ impl Dataplane {
             backends: ids,
         };
         let before = self.steered.insert(steering.service.clone(), steered);
-        match self.maps.find_service(key) {
-            Some((slot, _)) if before.as_ref().is_none_or(|before| before.key == key) => {
-                let word = ring_word(region);
-                if let Some(ring) = self.maps.services.element(slot).get(3) {
-                    ring.store(word);
-                }
-            }
-            _ => self.dirty = true,
+        if before.is_none_or(|before| before.key != key) {
+            self.dirty = true;
         }
-        if let Some(before) = before {
-            if before.key != key {
-                self.services.release(&before.key);
-            }
-            for (number, identity, _) in before.backends {
-                if !known.contains(&number) {
-                    self.free_backend(number, identity);
-                }
-            }
-        }
+        self.litter = true;
         Ok(())
     }
 
+    /// The ring of a service that was steered but is not yet in the table in use.
+    fn region_of(&self, name: &Name, key: ServiceKey) -> Region {
+        match self.steered.get(name) {
+            Some(steered) if steered.key == key => steered.region,
+            _ => Region::default(),
+        }
+    }
+
     /// Steers a service no more. Takes effect with [`Dataplane::commit`].
-    pub(crate) fn unsteer(&mut self, service: &Name, now: Instant) {
-        let Some(steered) = self.steered.remove(service) else {
-            return;
-        };
-        self.dirty = true;
-        self.regions.retire(steered.region, now);
-        self.services.release(&steered.key);
-        for (number, identity, _) in steered.backends {
-            self.free_backend(number, identity);
+    pub(crate) fn unsteer(&mut self, service: &Name) {
+        if self.steered.remove(service).is_some() {
+            self.dirty = true;
+            self.litter = true;
         }
     }
 
@@ -273,7 +320,7 @@ impl Dataplane {
         );
         let (seed, table) = placement::place_macs(&macs).ok_or(DataplaneError::Full {
             what: "another peer",
-            limit: MAC_SLOTS / 4,
+            limit: MAC_SLOTS / 16,
         })?;
         let base = self.maps.spare(control::MACS, MAC_SLOTS);
         for (slot, entry) in (base..).zip(table) {
@@ -287,18 +334,42 @@ impl Dataplane {
         Ok(())
     }
 
+    /// The peers' MACs that the program knows.
+    pub(crate) fn forwarders(&self) -> &[[u8; 6]] {
+        &self.forwarders
+    }
+
     /// The interfaces' MACs that the program knows.
     pub(crate) fn own(&self) -> &[Own] {
         &self.own
     }
 
-    /// Makes a changed set of services the one in use, and forgets what nobody configured.
-    pub(crate) fn commit(&mut self) -> Result<(), DataplaneError> {
-        if !self.dirty {
-            return Ok(());
+    /// Ends a batch of changes: makes a changed set of services the one in use, and frees what
+    /// nothing names any more.
+    ///
+    /// Not to be called before each configured service was steered once: a daemon that starts must
+    /// not take away what the last one steered, nor the numbers that flows know.
+    pub(crate) fn commit(&mut self, now: Instant) -> Result<(), DataplaneError> {
+        if self.dirty {
+            self.switch_services()?;
+            self.dirty = false;
         }
-        let steered: Vec<&Steered> = self.steered.values().collect();
-        let keys: Vec<ServiceKey> = steered.iter().map(|steered| steered.key).collect();
+        // It looks at every backend, so not after each of many changes.
+        if self.litter && now.since(self.swept) >= SWEEP_INTERVAL {
+            self.swept = now;
+            self.litter = self.sweep(now);
+        }
+        Ok(())
+    }
+
+    fn switch_services(&mut self) -> Result<(), DataplaneError> {
+        // By key: of two names for one key the later one counts, until a failed change is mended.
+        let steered: BTreeMap<ServiceKey, &Steered> = self
+            .steered
+            .values()
+            .map(|steered| (steered.key, steered))
+            .collect();
+        let keys: Vec<ServiceKey> = steered.keys().copied().collect();
         let (seed, slots) = placement::place_services(&keys).ok_or(DataplaneError::Full {
             what: "another service",
             limit: MAX_SERVICES - 1,
@@ -309,7 +380,7 @@ impl Dataplane {
                 port_proto_id.store(0);
             }
         }
-        for (steered, slot) in steered.iter().zip(slots) {
+        for (steered, slot) in steered.values().zip(slots) {
             let (addr, port_proto) = steered.key;
             let service = Service {
                 addr,
@@ -330,37 +401,28 @@ impl Dataplane {
         self.maps.filter(|word, before| before | filter[word]);
         self.maps.switch(control::SERVICES, base, seed);
         self.maps.filter(|word, _| filter[word]);
-        self.dirty = false;
-        self.forget_unknown();
         Ok(())
     }
 
-    /// Frees the numbers that an earlier daemon used and the configuration no longer has.
-    fn forget_unknown(&mut self) {
-        let services: BTreeSet<u32> = self.steered.values().map(|steered| steered.id).collect();
-        let stale: Vec<ServiceKey> = self
-            .services
-            .iter()
-            .filter(|(_, id)| !services.contains(id))
-            .map(|(&key, _)| key)
+    /// Frees the numbers and rings that nothing names. Returns whether some have still to wait.
+    fn sweep(&mut self, now: Instant) -> bool {
+        let steered = self.steered.values();
+        let services: BTreeSet<u32> = steered.clone().map(|steered| steered.id).collect();
+        let regions = steered.clone().map(|steered| steered.region);
+        let regions: BTreeSet<u32> = regions
+            .filter(|region| region.slots != 0)
+            .map(|region| region.first)
             .collect();
-        for key in stale {
-            self.services.release(&key);
+        let backends: BTreeSet<u32> = steered
+            .flat_map(|steered| &steered.backends)
+            .map(|&(number, _)| number)
+            .collect();
+        self.services.sweep(|id| services.contains(&id));
+        for number in self.backends.sweep(|number| backends.contains(&number)) {
+            self.clear_backend(number);
         }
-        let backends: BTreeSet<u32> = self
-            .steered
-            .values()
-            .flat_map(|steered| steered.backends.iter().map(|&(number, _, _)| number))
-            .collect();
-        let stale: Vec<(BackendId, u32)> = self
-            .backends
-            .iter()
-            .filter(|(_, id)| !backends.contains(id))
-            .map(|(&identity, id)| (identity, id))
-            .collect();
-        for (identity, number) in stale {
-            self.free_backend(number, identity);
-        }
+        self.regions
+            .sweep(|region| regions.contains(&region.first), now)
     }
 
     /// The daemon's sign of life.
@@ -413,8 +475,9 @@ impl Dataplane {
         write(element, entry.words());
     }
 
-    /// Frees a number; its generation stays, so that flows that name it are seen to be of before.
-    fn free_backend(&mut self, number: u32, identity: BackendId) {
+    /// Ends the use of a number; its generation stays, so that flows that name it are seen to be of
+    /// before.
+    fn clear_backend(&self, number: u32) {
         if let [state, rest @ ..] = self.maps.backends.element(number) {
             let generation = state.load() & 0xff << 48;
             state.store(generation);
@@ -422,16 +485,10 @@ impl Dataplane {
                 word.store(0);
             }
         }
-        self.backends.release(&identity);
     }
 
     /// Puts a ring where nothing reads yet, unless `current` says the same.
-    fn write_ring(
-        &mut self,
-        ring: &[u16],
-        current: Region,
-        now: Instant,
-    ) -> Result<Region, DataplaneError> {
+    fn write_ring(&mut self, ring: &[u16], current: Region) -> Result<Region, DataplaneError> {
         if self.maps.ring_is(current, ring) {
             return Ok(current);
         }
@@ -439,7 +496,7 @@ impl Dataplane {
         let region = if slots == 0 {
             Region::default()
         } else {
-            self.regions.take(slots, now).ok_or(DataplaneError::Full {
+            self.regions.take(slots).ok_or(DataplaneError::Full {
                 what: "another ring",
                 limit: RING_LINES * RING_LINE,
             })?
@@ -450,7 +507,6 @@ impl Dataplane {
                 word.store(value);
             }
         }
-        self.regions.retire(current, now);
         Ok(region)
     }
 }

@@ -111,15 +111,15 @@ impl<K: Ord + Clone> Ids<K> {
         self.used.get(key).copied()
     }
 
-    /// Gives a key's number back.
-    pub(super) fn release(&mut self, key: &K) -> Option<u32> {
-        let id = self.used.remove(key)?;
-        self.free.push_back(id);
-        Some(id)
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, u32)> {
-        self.used.iter().map(|(key, &id)| (key, id))
+    /// Takes back the numbers that are not `named`, and returns them.
+    pub(super) fn sweep(&mut self, named: impl Fn(u32) -> bool) -> Vec<u32> {
+        let gone: Vec<u32> = self
+            .used
+            .extract_if(.., |_, &mut id| !named(id))
+            .map(|(_, id)| id)
+            .collect();
+        self.free.extend(&gone);
+        gone
     }
 }
 
@@ -139,21 +139,24 @@ impl Region {
 /// How long a ring that was replaced is left alone: a packet on its way may still read it.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// The free lines of the rings map.
+/// Which lines of the rings map are whose.
 #[derive(Debug)]
 pub(super) struct Regions {
     /// First line to number of lines, neighbours merged.
     free: BTreeMap<u32, u32>,
-    retired: VecDeque<(Instant, Region)>,
+    /// What was taken, by first line, and since when nothing names it any more.
+    taken: BTreeMap<u32, (Region, Option<Instant>)>,
 }
 
 impl Regions {
     /// `lines` lines, of which `used` are taken.
-    pub(super) fn new(lines: u32, used: &mut [Region]) -> Self {
-        used.sort_unstable_by_key(|region| region.first);
+    pub(super) fn new(lines: u32, used: impl IntoIterator<Item = Region>) -> Self {
+        let used = used.into_iter().filter(|region| region.slots != 0);
+        let taken: BTreeMap<u32, (Region, Option<Instant>)> =
+            used.map(|region| (region.first, (region, None))).collect();
         let mut free = BTreeMap::new();
         let mut next = 0;
-        for region in used {
+        for (region, _) in taken.values() {
             if region.first > next {
                 free.insert(next, region.first - next);
             }
@@ -162,38 +165,41 @@ impl Regions {
         if next < lines {
             free.insert(next, lines - next);
         }
-        Self {
-            free,
-            retired: VecDeque::new(),
-        }
+        Self { free, taken }
     }
 
-    /// Room for `slots` slots, first fit.
-    pub(super) fn take(&mut self, slots: u32, now: Instant) -> Option<Region> {
-        self.reclaim(now);
+    /// Room for `slots` slots, one or more, first fit.
+    pub(super) fn take(&mut self, slots: u32) -> Option<Region> {
         let wanted = Region { first: 0, slots }.lines();
         let (&first, &lines) = self.free.iter().find(|&(_, &lines)| lines >= wanted)?;
         self.free.remove(&first);
         if lines > wanted {
             self.free.insert(first + wanted, lines - wanted);
         }
-        Some(Region { first, slots })
+        let region = Region { first, slots };
+        self.taken.insert(first, (region, None));
+        Some(region)
     }
 
-    /// Gives a region back once no packet can be reading it.
-    pub(super) fn retire(&mut self, region: Region, now: Instant) {
-        if region.slots != 0 {
-            self.retired.push_back((now, region));
+    /// Frees what is not `named`, once no packet can be reading it. Returns whether something has
+    /// still to wait for that.
+    pub(super) fn sweep(&mut self, named: impl Fn(Region) -> bool, now: Instant) -> bool {
+        let mut gone = Vec::new();
+        let mut waiting = false;
+        for (region, unnamed) in self.taken.values_mut() {
+            if named(*region) {
+                *unnamed = None;
+            } else if now.since(*unnamed.get_or_insert(now)) >= GRACE {
+                gone.push(*region);
+            } else {
+                waiting = true;
+            }
         }
-    }
-
-    fn reclaim(&mut self, now: Instant) {
-        while let Some(&(since, region)) = self.retired.front()
-            && now.since(since) >= GRACE
-        {
-            self.retired.pop_front();
+        for region in gone {
+            self.taken.remove(&region.first);
             self.give(region);
         }
+        waiting
     }
 
     fn give(&mut self, region: Region) {
@@ -238,8 +244,8 @@ mod tests {
     }
 
     #[test]
-    fn sixty_macs_find_a_place() {
-        let macs: Vec<(u64, MacOwner)> = (0..60_u8)
+    fn two_hundred_macs_find_a_place() {
+        let macs: Vec<(u64, MacOwner)> = (0..200_u8)
             .map(|n| {
                 let owner = if n < 8 {
                     MacOwner::Own
@@ -260,7 +266,7 @@ mod tests {
         let mut ids = Ids::new(5, BTreeMap::from([("a", 2)]));
         assert_eq!(ids.get_or_take(&"a"), Some(2));
         assert_eq!(ids.get_or_take(&"b"), Some(1));
-        assert_eq!(ids.release(&"b"), Some(1));
+        assert_eq!(ids.sweep(|id| id != 1), [1]);
         assert_eq!(ids.get_or_take(&"c"), Some(3));
         assert_eq!(ids.get_or_take(&"d"), Some(4));
         assert_eq!(ids.get_or_take(&"e"), Some(1), "the last of all");
@@ -270,37 +276,44 @@ mod tests {
     #[test]
     fn regions_wait_before_they_are_used_again() {
         let at = |ms| Instant::from_origin(Duration::from_millis(ms));
-        let mut regions = Regions::new(
-            4,
-            &mut [Region {
-                first: 1,
-                slots: 40,
-            }],
-        );
-        let first = regions.take(32, at(0)).expect("a line before");
+        let kept = Region {
+            first: 1,
+            slots: 40,
+        };
+        let mut regions = Regions::new(4, [kept, Region::default()]);
+        let first = regions.take(32).expect("a line before");
         assert_eq!(first.first, 0);
-        let last = regions.take(5, at(0)).expect("a line behind");
+        let last = regions.take(5).expect("a line behind");
         assert_eq!(last.first, 3);
-        assert!(regions.take(1, at(0)).is_none());
-        regions.retire(first, at(0));
-        regions.retire(
-            Region {
-                first: 1,
-                slots: 40,
-            },
-            at(0),
-        );
-        assert!(
-            regions.take(1, at(999)).is_none(),
-            "a packet may still read it"
-        );
+        assert!(regions.take(1).is_none());
+        assert!(!regions.sweep(|_| true, at(0)));
+        assert!(regions.sweep(|region| region == last, at(10)));
+        assert!(regions.take(1).is_none(), "a packet may still read it");
+        assert!(regions.sweep(|region| region == last, at(1009)));
+        assert!(!regions.sweep(|region| region == last, at(1010)));
         assert_eq!(
-            regions.take(96, at(1000)),
+            regions.take(96),
             Some(Region {
                 first: 0,
                 slots: 96
             }),
             "merged"
+        );
+    }
+
+    #[test]
+    fn what_is_named_again_stays() {
+        let at = |ms| Instant::from_origin(Duration::from_millis(ms));
+        let mut regions = Regions::new(4, []);
+        let region = regions.take(64).expect("room");
+        assert!(regions.sweep(|_| false, at(0)));
+        assert!(!regions.sweep(|named| named == region, at(900)));
+        assert!(regions.sweep(|_| false, at(1500)), "from now on");
+        assert!(!regions.sweep(|_| false, at(2500)));
+        assert_eq!(
+            regions.take(128).map(|region| region.first),
+            Some(0),
+            "all is free"
         );
     }
 }

@@ -1,6 +1,9 @@
 //! What people see of the maps: counters, flows, dumps.
+//!
+//! Flows and dumps can be millions: a [`View`] holds the maps and the names, so that another thread
+//! can look while the driver goes on.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use aya::{
     Pod,
@@ -16,7 +19,7 @@ use steerd_ebpf::{
     verdict::Verdict,
 };
 
-use super::{Dataplane, Mapped};
+use super::{Dataplane, Mapped, Maps};
 
 /// A [`Counter`] as aya reads it.
 #[derive(Clone, Copy)]
@@ -55,28 +58,44 @@ impl Dataplane {
         let number = self
             .steered
             .get(service)
-            .and_then(|steered| steered.backends.iter().find(|(_, _, name)| name == backend));
+            .and_then(|steered| steered.backends.iter().find(|(_, name)| name == backend));
         match number {
-            Some(&(number, _, _)) => sum(&self.maps.backend_stats, number),
+            Some(&(number, _)) => sum(&self.maps.backend_stats, number),
             None => Counter::default(),
         }
     }
 
+    /// The maps and the names as they are now.
+    pub(crate) fn view(&self) -> View {
+        let backends = self.steered.values().flat_map(|steered| &steered.backends);
+        View {
+            maps: Arc::clone(&self.maps),
+            pins: self.config.bpf_dir.join(steerd_ebpf::abi::PIN_DIR),
+            services: self
+                .steered
+                .iter()
+                .map(|(name, steered)| (steered.id, name.clone()))
+                .collect(),
+            backends: backends
+                .map(|(number, name)| (*number, name.clone()))
+                .collect(),
+        }
+    }
+}
+
+/// The maps and the names of what they hold.
+pub(crate) struct View {
+    maps: Arc<Maps>,
+    pins: PathBuf,
+    services: BTreeMap<u32, Name>,
+    backends: BTreeMap<u32, Name>,
+}
+
+impl View {
     /// The flows that fit a query; it is refused in words where it names what is not there.
     pub(crate) fn flows(&self, query: &FlowsQuery) -> Result<Flows, String> {
         self.check(query)?;
-        let services: BTreeMap<u32, &Name> = self
-            .steered
-            .iter()
-            .map(|(name, steered)| (steered.id, name))
-            .collect();
-        let backends: BTreeMap<u32, &Name> = self
-            .steered
-            .values()
-            .flat_map(|steered| steered.backends.iter())
-            .map(|(number, _, name)| (*number, name))
-            .collect();
-        let named = |names: &BTreeMap<u32, &Name>, id: u16| {
+        let named = |names: &BTreeMap<u32, Name>, id: u16| {
             names
                 .get(&u32::from(id))
                 .map_or_else(|| id.to_string(), ToString::to_string)
@@ -93,8 +112,8 @@ impl Dataplane {
         let four = entries(&self.maps.flows4, 2).filter_map(|entry| inspect::flow4(&entry));
         let six = entries(&self.maps.flows6, 4).filter_map(|entry| inspect::flow6(&entry));
         for flow in four.chain(six) {
-            let service = named(&services, flow.service);
-            let backend = named(&backends, flow.backend);
+            let service = named(&self.services, flow.service);
+            let backend = named(&self.backends, flow.backend);
             if !fits(&query.service, &service) || !fits(&query.backend, &backend) {
                 continue;
             }
@@ -116,18 +135,16 @@ impl Dataplane {
     fn check(&self, query: &FlowsQuery) -> Result<(), String> {
         // A number is what is shown where no name is known.
         let is_number = |wanted: &str| wanted.parse::<u16>().is_ok();
-        let is_service = |wanted: &str| self.steered.keys().any(|name| name.as_str() == wanted);
-        let is_backend = |wanted: &str| {
-            let mut backends = self.steered.values().flat_map(|steered| &steered.backends);
-            backends.any(|(.., name)| name.as_str() == wanted)
+        let is_named = |names: &BTreeMap<u32, Name>, wanted: &str| {
+            names.values().any(|name| name.as_str() == wanted)
         };
         match (query.service.as_deref(), query.backend.as_deref()) {
-            (Some(service), _) if !is_service(service) && !is_number(service) => Err(format!(
-                "no service {service}: `steerctl services` lists them"
-            )),
-            (_, Some(backend)) if !is_backend(backend) && !is_number(backend) => Err(format!(
-                "no backend {backend}: `steerctl backends` lists them"
-            )),
+            (Some(service), _) if !is_named(&self.services, service) && !is_number(service) => Err(
+                format!("no service {service}: `steerctl services` lists them"),
+            ),
+            (_, Some(backend)) if !is_named(&self.backends, backend) && !is_number(backend) => Err(
+                format!("no backend {backend}: `steerctl backends` lists them"),
+            ),
             _ => Ok(()),
         }
     }
@@ -137,11 +154,7 @@ impl Dataplane {
         let infos = maps::ALL
             .into_iter()
             .filter_map(|(name, value_size, entries, purpose)| {
-                let path = self
-                    .config
-                    .bpf_dir
-                    .join(steerd_ebpf::abi::PIN_DIR)
-                    .join(name);
+                let path = self.pins.join(name);
                 let info = aya::maps::MapInfo::from_pin(path).ok()?;
                 Some(MapInfo {
                     name: name.to_owned(),
@@ -263,6 +276,11 @@ fn entries(mapped: &Mapped, words: usize) -> impl Iterator<Item = Vec<u8>> {
         })
 }
 
+/// A time in units of the flow table's clock.
+pub(super) fn flow_clock_units(time: Duration) -> u64 {
+    (time.as_secs() * Clock::hz()) >> flow::SEEN_SHIFT
+}
+
 /// The kernel's jiffies, as seen from here.
 struct Clock {
     now: u32,
@@ -270,12 +288,18 @@ struct Clock {
 }
 
 impl Clock {
-    fn read() -> Self {
-        use nix::time::{ClockId, clock_getres, clock_gettime};
+    /// Ticks in a second.
+    fn hz() -> u64 {
+        use nix::time::{ClockId, clock_getres};
         // The coarse clocks tick once a jiffy.
         let tick =
             clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).map_or(4_000_000, |res| res.tv_nsec());
-        let hz = 1_000_000_000 / u64::try_from(tick).unwrap_or(4_000_000).max(1);
+        1_000_000_000 / u64::try_from(tick).unwrap_or(4_000_000).max(1)
+    }
+
+    fn read() -> Self {
+        use nix::time::{ClockId, clock_gettime};
+        let hz = Self::hz();
         let monotonic = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| {
             u64::try_from(time.tv_sec()).unwrap_or(0) * hz
                 + u64::try_from(time.tv_nsec()).unwrap_or(0) * hz / 1_000_000_000

@@ -39,16 +39,24 @@ pub(super) async fn acquire(kernel: &Kernel, router: &VirtualRouter) -> Result<(
 
 /// Takes the addresses of `router` off its interface.
 pub(super) async fn release(kernel: &Kernel, router: &VirtualRouter) -> Result<(), NetlinkError> {
-    let interface = &router.interface;
+    let mut outcome = Ok(());
+    for net in &router.addresses {
+        outcome = outcome.and(release_one(kernel, &router.interface, *net).await);
+    }
+    outcome
+}
+
+/// Takes `net` off `interface`.
+pub(super) async fn release_one(
+    kernel: &Kernel,
+    interface: &Name,
+    net: IpNet,
+) -> Result<(), NetlinkError> {
     let Some(index) = index_of(interface) else {
         return Ok(());
     };
-    let mut outcome = Ok(());
-    for net in &router.addresses {
-        let removed = remove(kernel, index, *net).await;
-        outcome = outcome.and(removed.map_err(|source| failed("remove", *net, interface, source)));
-    }
-    outcome
+    let removed = remove(kernel, index, net).await;
+    removed.map_err(|source| failed("remove", net, interface, source))
 }
 
 /// Puts `vip` alone on the loopback interface, where this host takes packets for it as its own.

@@ -27,6 +27,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use ipnet::IpNet;
 use steerd_core::{
     config::{Config, Name, VirtualRouter},
     event::Event,
@@ -38,6 +39,10 @@ use tokio::{
 
 use self::{monitor::Monitor, request::Kernel};
 use super::sysctl::{self, SysctlError};
+
+/// How many next hops are kept resolved at most. Peers are among them, and who claims to be one can
+/// be anybody on the segment.
+const MOST_ADDRESSES: usize = 4096;
 
 /// Why the kernel's network cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -159,8 +164,21 @@ impl Netlink {
         address::release(&self.kernel, router).await
     }
 
+    /// Takes one address off an interface. That it is not there, or the interface is gone, is no
+    /// error.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub(crate) async fn remove(&self, interface: &Name, net: IpNet) -> Result<(), NetlinkError> {
+        address::release_one(&self.kernel, interface, net).await
+    }
+
     /// Makes this host a backend of `vip` by direct server return: it takes packets for the address
     /// without telling the segment that it has it. See [`address::prepare`] for what that needs.
+    ///
+    /// An interface that is missing is passed over: its settings begin with it, so call this again
+    /// when it is there.
     ///
     /// # Errors
     ///
@@ -172,7 +190,10 @@ impl Netlink {
     ) -> Result<(), NetlinkError> {
         // The settings come first: with the address there, the host would answer ARP for it.
         if vip.is_ipv4() {
-            for (path, least) in interfaces.iter().flat_map(arp_settings) {
+            let present = interfaces
+                .iter()
+                .filter(|name| nix::net::if_::if_nametoindex(name.as_str()).is_ok());
+            for (path, least) in present.flat_map(arp_settings) {
                 let raised = sysctl::raise(&path, least);
                 raised.map_err(|source| NetlinkError::Setting { vip, source })?;
             }
@@ -192,9 +213,13 @@ impl Netlink {
 
     /// Keeps the next hop of `address` resolved and reports it as [`Event::NextHop`], at first and
     /// whenever it changes. For backends and peers alike.
-    pub(crate) fn resolve(&self, address: IpAddr) {
-        self.wanted.lock().addresses.insert(address);
+    ///
+    /// False if there are too many already: nothing is reported then.
+    #[must_use]
+    pub(crate) fn resolve(&self, address: IpAddr) -> bool {
+        let accepted = self.wanted.lock().add(address);
         self.wanted.changed.notify_one();
+        accepted
     }
 
     /// The next hop of `address` is no longer needed.
@@ -232,6 +257,26 @@ struct Wanted {
 struct Lists {
     interfaces: BTreeSet<Name>,
     addresses: BTreeSet<IpAddr>,
+    /// Whether it was said that there are too many.
+    warned: bool,
+}
+
+impl Lists {
+    /// Adds an address to resolve, unless there are too many.
+    fn add(&mut self, address: IpAddr) -> bool {
+        if self.addresses.len() < MOST_ADDRESSES {
+            self.addresses.insert(address);
+        }
+        let accepted = self.addresses.contains(&address);
+        if !accepted && !self.warned {
+            self.warned = true;
+            tracing::warn!(
+                "{MOST_ADDRESSES} next hops are kept resolved, which is the most: {address} and others \
+                 are not; use fewer dsr backends, or find out who floods the segment with adverts"
+            );
+        }
+        accepted
+    }
 }
 
 impl Wanted {

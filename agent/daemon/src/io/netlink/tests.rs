@@ -181,7 +181,7 @@ fn next_hops_are_found_without_traffic_and_followed() {
         let (netlink, mut events) = start(&lab::config(DEV, &[V4], &[])).await;
         let mac = lab.on_b(|| lab::mac_of(DEV_B));
         for address in ["10.9.0.2", "fd09::2"] {
-            netlink.resolve(address.parse().unwrap());
+            assert!(netlink.resolve(address.parse().unwrap()));
             assert_eq!(next_known_hop(&mut events, address).await, mac);
         }
         // Another MAC, as after a change of the card: the host tells the segment.
@@ -206,7 +206,7 @@ fn next_hops_are_found_without_traffic_and_followed() {
         // Forgotten: a change is no event, and resolving anew reports anew.
         netlink.forget("10.9.0.2".parse().unwrap());
         tokio::time::sleep(Duration::from_millis(50)).await;
-        netlink.resolve("10.9.0.2".parse().unwrap());
+        assert!(netlink.resolve("10.9.0.2".parse().unwrap()));
         assert_eq!(
             next_hop(&mut events, "10.9.0.2").await,
             Some([2, 0, 0, 0, 0, 0x42])
@@ -229,7 +229,7 @@ fn a_link_local_peer_is_found_on_the_interfaces() {
                 .unwrap();
             (net.to_owned(), lab::mac_of(DEV_B))
         });
-        netlink.resolve(address.parse().unwrap());
+        assert!(netlink.resolve(address.parse().unwrap()));
         assert_eq!(next_known_hop(&mut events, &address).await, mac);
     });
 }
@@ -240,12 +240,12 @@ fn an_address_off_the_segment_has_no_next_hop() {
         let (netlink, mut events) = start(&lab::config(DEV, &[V4], &[])).await;
         // No route; this host itself; nobody there.
         for address in ["192.0.2.1", "10.9.0.1", "10.9.0.77"] {
-            netlink.resolve(address.parse().unwrap());
+            assert!(netlink.resolve(address.parse().unwrap()));
             assert_eq!(next_hop(&mut events, address).await, None, "{address}");
         }
         // A gateway is not the address, however well its own MAC is known.
         lab::ip("route add 192.0.2.0/24 via 10.9.0.2");
-        netlink.resolve("10.9.0.2".parse().unwrap());
+        assert!(netlink.resolve("10.9.0.2".parse().unwrap()));
         next_known_hop(&mut events, "10.9.0.2").await;
         let more = async { next_hop(&mut events, "192.0.2.1").await };
         let more = tokio::time::timeout(Duration::from_millis(700), more).await;
@@ -264,7 +264,7 @@ fn an_address_off_the_segment_has_no_next_hop() {
 fn a_lost_link_loses_its_next_hops() {
     Lab::run(|lab| async move {
         let (netlink, mut events) = start(&lab::config(DEV, &[V4], &[])).await;
-        netlink.resolve("10.9.0.2".parse().unwrap());
+        assert!(netlink.resolve("10.9.0.2".parse().unwrap()));
         let mac = next_known_hop(&mut events, "10.9.0.2").await;
         lab::ip("link set veth0 down");
         assert_eq!(next_hop(&mut events, "10.9.0.2").await, None);
@@ -362,4 +362,58 @@ fn a_v6_backend_takes_the_address_in_silence() {
         }
         assert!(!lab::ip("-6 address show dev lo").contains("fd09::100"));
     });
+}
+
+#[test]
+fn one_address_is_taken_off() {
+    Lab::run(|_lab| async {
+        let nets = [V4, "10.9.0.101/24"];
+        let config = lab::config(DEV, &nets, &[]);
+        let (netlink, _events) = start(&config).await;
+        netlink.acquire(&config.virtual_routers[0]).await.unwrap();
+        // Twice: what is gone is no error, nor is an interface that is.
+        for _ in 0..2 {
+            netlink
+                .remove(&Name::new(DEV), V4.parse().unwrap())
+                .await
+                .unwrap();
+        }
+        let gone = Name::new("nosuch0");
+        netlink.remove(&gone, V4.parse().unwrap()).await.unwrap();
+        let shown = lab::ip("address show dev veth0");
+        assert!(!shown.contains(V4) && shown.contains(nets[1]), "{shown}");
+    });
+}
+
+#[test]
+fn a_backend_is_prepared_on_the_interfaces_that_are_there() {
+    Lab::run(|_lab| async {
+        let vip: IpAddr = "10.9.0.100".parse().unwrap();
+        let (netlink, _events) = start(&lab::config(DEV, &[V4], &[])).await;
+        let interfaces = [Name::new("nosuch0"), Name::new(DEV)];
+        netlink.prepare_backend(vip, &interfaces).await.unwrap();
+        let setting = |device| {
+            std::fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{device}/arp_ignore")).unwrap()
+        };
+        assert_eq!(setting(DEV), "1\n");
+        lab::ip("link add nosuch0 type veth peer name nosuch1");
+        assert_eq!(setting("nosuch0"), "0\n");
+        netlink.prepare_backend(vip, &interfaces).await.unwrap();
+        assert_eq!(setting("nosuch0"), "1\n");
+    });
+}
+
+#[test]
+fn a_flood_of_addresses_is_bounded() {
+    let mut lists = Lists::default();
+    let address = |number: u32| IpAddr::from(number.to_be_bytes());
+    for number in 0..2 * MOST_ADDRESSES as u32 {
+        let room = (number as usize) < MOST_ADDRESSES;
+        assert_eq!(lists.add(address(number)), room);
+        assert_eq!(lists.warned, !room);
+    }
+    assert_eq!(lists.addresses.len(), MOST_ADDRESSES);
+    assert!(lists.add(address(7)), "one that is kept already");
+    lists.addresses.remove(&address(7));
+    assert!(lists.add(address(u32::MAX)));
 }

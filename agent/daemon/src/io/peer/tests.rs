@@ -247,20 +247,13 @@ fn a_missing_interface_is_named() {
 }
 
 #[test]
-fn a_new_configuration_takes_effect_and_a_bad_one_does_not() {
+fn a_new_configuration_takes_effect() {
     Lab::run(|lab| async move {
         let config = lab::config(DEV, &[V4], &[]);
         let (events, mut received) = mpsc::channel(8);
         let mut peers = Peers::open(&config, events).unwrap();
-        assert!(
-            peers
-                .reconfigure(&lab::config("nosuch0", &[V4], &[]))
-                .is_err()
-        );
-        peers.send(&router(), &advert(&config)).unwrap();
-
         let unicast = lab::config(DEV, &[V4], &["10.9.0.2"]);
-        peers.reconfigure(&unicast).unwrap();
+        assert!(peers.reconfigure(&unicast).is_empty());
         let payload =
             advert(&config).encode("10.9.0.2".parse().unwrap(), "10.9.0.1".parse().unwrap());
         lab.on_b(|| stranger(Domain::IPV4, 255, "10.9.0.1", &payload, 1));
@@ -272,16 +265,45 @@ fn a_new_configuration_takes_effect_and_a_bad_one_does_not() {
         lab::ip("link set veth0 up");
         lab::ip("address add 10.9.0.1/24 dev veth0");
         assert!(peers.send(&router(), &advert(&config)).is_err());
-        peers.reconfigure(&unicast).unwrap();
+        assert!(peers.reconfigure(&unicast).is_empty());
         lab::ip("link set spare0 up");
         peers.send(&router(), &advert(&config)).unwrap();
 
         let mut none = unicast;
         none.virtual_routers.clear();
-        peers.reconfigure(&none).unwrap();
+        assert!(peers.reconfigure(&none).is_empty());
         assert!(matches!(
             peers.send(&router(), &advert(&config)),
             Err(PeerError::UnknownRouter(_))
         ));
+    });
+}
+
+#[test]
+fn a_missing_interface_does_not_deafen_the_others() {
+    Lab::run(|lab| async move {
+        let config = lab::config(DEV, &[V4], &["10.9.0.7"]);
+        let (events, mut received) = mpsc::channel(8);
+        let mut peers = Peers::open(&config, events).unwrap();
+        let mut changed = lab::config("nosuch0", &["10.9.0.101/24"], &[]);
+        changed.virtual_routers[0].name = Name::new("lost");
+        changed
+            .virtual_routers
+            .extend(lab::config(DEV, &[V4], &["10.9.0.2"]).virtual_routers);
+        // Each time anew, until it is there.
+        for _ in 0..2 {
+            let errors = peers.reconfigure(&changed);
+            assert!(
+                matches!(&errors[..], [PeerError::NoInterface { router, .. }] if router.as_str() == "lost"),
+                "{errors:?}"
+            );
+        }
+        let payload =
+            advert(&config).encode("10.9.0.2".parse().unwrap(), "10.9.0.1".parse().unwrap());
+        lab.on_b(|| stranger(Domain::IPV4, 255, "10.9.0.1", &payload, 1));
+        assert_eq!(next_advert(&mut received).await.0, router());
+        peers.send(&router(), &advert(&config)).unwrap();
+        lab::ip("link add nosuch0 type veth peer name nosuch1");
+        assert!(peers.reconfigure(&changed).is_empty());
     });
 }
