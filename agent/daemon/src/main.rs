@@ -147,6 +147,14 @@ fn unload(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
         for service in &config.services {
             netlink.unprepare(service.address).await?;
         }
+        // And what a daemon of another configuration left, that was killed.
+        let state = io::state::StateFile::open(&config.node.state_dir)?;
+        for (interface, net) in state.left_behind(config) {
+            netlink.remove(&interface, net).await?;
+        }
+        for &vip in state.served() {
+            netlink.unprepare(vip).await?;
+        }
         tracing::info!("the virtual addresses are off this host");
         Ok(())
     })

@@ -110,15 +110,19 @@ fn services_are_renamed_again_and_again() -> Result<()> {
     };
     let report = stage.measure("renamed", event, (Primary, Primary))?;
     until_answered(&mut stage, &clients)?;
+    for id in NodeId::ALL {
+        let log = stage.lab.node(id)?.daemon_log();
+        let log = std::fs::read_to_string(log).unwrap();
+        // Shown if the test fails.
+        println!("--- {}\n{log}", id.name());
+        assert!(!log.contains("no room"));
+    }
     assert_unnoticed(&report, &stage, cuts);
     assert_eq!(clients.lost(), 0);
     for id in NodeId::ALL {
         let ctl = stage.lab.ctl(id)?;
         assert_eq!(services(&ctl)?.len(), 5);
         assert_sound(&ctl)?;
-        let log = stage.lab.node(id)?.daemon_log();
-        let log = std::fs::read_to_string(log).unwrap();
-        assert!(!log.contains("no room"), "{log}");
     }
     assert_eq!(moved(&before, &flows(&stage, "echo4", &clients)?), []);
     Ok(())

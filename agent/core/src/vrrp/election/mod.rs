@@ -193,6 +193,8 @@ pub struct Election {
     master: Option<IpAddr>,
     /// Gave the addresses away by order: does not preempt.
     held: bool,
+    /// A daemon that was killed may have left the addresses on the interface.
+    stale: bool,
     conflict: Option<Conflict>,
     defended: Option<Instant>,
     peers: Peers,
@@ -217,6 +219,7 @@ impl Election {
             ability: Ability::Undecided("just started".to_owned()),
             master: None,
             held: false,
+            stale: !resumed,
             conflict: None,
             defended: None,
             peers: Peers::default(),
@@ -226,8 +229,6 @@ impl Election {
         if resumed {
             let cause = "resumed: it was master when the daemon stopped".to_owned();
             election.state = election.become_master(cause, now);
-        } else {
-            election.effects.push(Effect::Release);
         }
         election
     }

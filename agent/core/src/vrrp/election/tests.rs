@@ -103,9 +103,10 @@ fn role(election: &Election) -> Role {
     election.role().0
 }
 
+/// Just started, on a host where no killed daemon left addresses.
 fn init() -> Election {
     let mut election = Election::new(config(), Some(ip(26)), false, at(0));
-    election.take_effects();
+    election.stale = false;
     election
 }
 
@@ -506,7 +507,16 @@ fn stopped_is_the_end() {
 #[test]
 fn start_releases_what_a_crash_left_and_resume_keeps_it() {
     let mut cold = Election::new(config(), None, false, at(0));
-    assert_eq!(acts(&mut cold), [Effect::Release]);
+    assert_eq!(
+        acts(&mut cold),
+        [],
+        "nobody else has them: they are answered for"
+    );
+    give(&mut cold, Input::Ability(Ability::Able), 10);
+    assert_eq!(hear(&mut cold, 30, 50, 20), [Effect::Release]);
+    assert_eq!(hear(&mut cold, 30, 50, 30), [], "once");
+    let mut faulty = Election::new(config(), None, false, at(0));
+    assert_eq!(give(&mut faulty, unable(), 10), [Effect::Release]);
     let mut resumed = Election::new(config(), None, true, at(0));
     assert_eq!(
         acts(&mut resumed),

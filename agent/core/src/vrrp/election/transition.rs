@@ -61,7 +61,10 @@ impl Election {
         }
         match advert.priority {
             0 if self.master == Some(source) => self.master = None,
-            1.. if self.role != Role::Master => self.master = Some(source),
+            1.. if self.role != Role::Master => {
+                self.master = Some(source);
+                self.release_stale();
+            }
             _ => {}
         }
         true
@@ -337,10 +340,24 @@ impl Election {
         State::Stopped
     }
 
+    /// Takes off what a killed daemon left. Not before there is a reason to: as long as no other
+    /// master is heard, the addresses that it left are answered for here, and clients find a way.
+    fn release_stale(&mut self) {
+        if std::mem::take(&mut self.stale) {
+            self.effects.push(Effect::Release);
+        }
+    }
+
     pub(super) fn enter(&mut self, to: Role, cause: String, now: Instant) {
         let from = mem::replace(&mut self.role, to);
         if from != to {
             self.since = now;
+            match to {
+                // What it has it keeps.
+                Role::Master => self.stale = false,
+                Role::Fault | Role::Init => self.release_stale(),
+                Role::Backup => {}
+            }
             self.effects.push(Effect::Role {
                 from,
                 to,

@@ -16,6 +16,8 @@ use std::{
     fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use aya::{
@@ -29,7 +31,7 @@ use aya::{
 };
 use steerd_core::config::{Dataplane as Config, Name, XdpMode};
 use steerd_ebpf::abi::{LINK_PREFIX, PIN_DIR, PROGRAM, maps};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::error::DataplaneError;
 
@@ -76,14 +78,18 @@ pub(super) fn attach(
     let others = other_versions(&config.bpf_dir);
     let mut fresh = Vec::new();
     for interface in &config.interfaces {
+        if nix::net::if_::if_nametoindex(interface.as_str()).is_err() {
+            // It was removed since the start; this is called again when it is back.
+            continue;
+        }
         let pin = pins.join(format!("{LINK_PREFIX}{interface}"));
         let attached = attach_one(program, interface, config.xdp_mode, &pin, &others);
         match attached {
             Ok(Attached::Replaced) => {}
-            Ok(Attached::New) => fresh.push(pin),
+            Ok(Attached::New) => fresh.push((interface, pin)),
             Err(error) => {
-                for pin in fresh {
-                    fs::remove_file(&pin).map_err(pin_error("remove", &pin))?;
+                for (interface, pin) in fresh {
+                    detach(interface, &pin)?;
                 }
                 return Err(error);
             }
@@ -142,13 +148,24 @@ fn attach_one(
         && attached_mode(interface).is_some_and(|attached| attached != mode)
     {
         warn!(%interface, ?mode, "attaching anew for another mode: packets pass for a moment");
-        fs::remove_file(pin).map_err(pin_error("remove", pin))?;
+        detach(interface, pin)?;
     }
     if replace(program, pin)? {
         return Ok(Attached::Replaced);
     }
     attach_new(program, interface, mode, pin)?;
     Ok(Attached::New)
+}
+
+/// Removes a link's pin, and waits until the link is gone too: the kernel frees it later, from a
+/// work queue.
+fn detach(interface: &Name, pin: &Path) -> Result<(), DataplaneError> {
+    fs::remove_file(pin).map_err(pin_error("remove", pin))?;
+    let deadline = Instant::now() + Duration::from_secs(1);
+    while attached_mode(interface).is_some() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 fn attached_mode(interface: &Name) -> Option<XdpMode> {
@@ -191,7 +208,7 @@ fn replace(program: &mut Xdp, pin: &Path) -> Result<bool, DataplaneError> {
             program
                 .take_link(id)
                 .map_err(|error| pin_error("hold", pin)(io::Error::other(error)))?;
-            info!(link = %pin.display(), "program replaced in its link: no packet was lost");
+            debug!(link = %pin.display(), "program replaced in its link");
             Ok(true)
         }
         Err(error) => {
