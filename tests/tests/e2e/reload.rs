@@ -13,7 +13,12 @@ use steerd_tests::{
 
 use crate::{assert_unnoticed, stage};
 
-const FAST: Options = Options::new(Settings::Fast);
+/// Alone: another lab that begins or ends beside this one, on two cores, costs the stream packets
+/// that steerd has not lost.
+const FAST: Options = Options {
+    exclusive: true,
+    ..Options::new(Settings::Fast)
+};
 
 #[test]
 fn services_and_weights_change_without_loss() -> Result<()> {
