@@ -14,10 +14,6 @@ pub(crate) const MIN_RUSTC: (u32, u32) = (1, 95);
 /// tested with. Dated, so that it stands beside a user's own nightly instead of updating it.
 pub(crate) const NIGHTLY: &str = "nightly-2026-05-20";
 
-/// Where rustup downloads from unless `RUSTUP_DIST_SERVER` says otherwise; asked first, so that a machine which cannot
-/// reach it goes on with Debian's packages after seconds, not after rustup's own retries.
-pub(crate) const RUSTUP_DIST_SERVER: &str = "https://static.rust-lang.org";
-
 /// Debian's compiler packages: (compiler, its standard library's source, clippy). `-web` first: in a stable release it is
 /// the one that is kept recent (for browsers); tested with 1.96 and LLVM 22. Debian keeps only the newest version of each,
 /// so versions cannot be pinned, only bounded by [`MIN_RUSTC`] and [`LINKER_LLVM`].
