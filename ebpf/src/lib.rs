@@ -12,6 +12,7 @@
 //! * [`rewrite`]: what forwarding changes in a packet.
 //! * [`shared`]: a word that several CPUs and the daemon use at once.
 //! * [`verdict`]: the ways a packet can end.
+//! * [`clock`]: the flow table's clock, as user space sees it (host only).
 //! * [`inspect`]: map values in words, for people (host only).
 
 #![no_std]
@@ -20,6 +21,8 @@
 extern crate std;
 
 pub mod abi;
+#[cfg(not(target_arch = "bpf"))]
+pub mod clock;
 pub mod flow;
 pub mod hash;
 #[cfg(not(target_arch = "bpf"))]

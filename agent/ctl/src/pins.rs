@@ -14,6 +14,7 @@ use std::{
 use steerd_core::api::{Flow, Flows, FlowsQuery, MapDump, MapEntry, MapInfo, Maps};
 use steerd_ebpf::{
     abi::{self, maps},
+    clock::Clock,
     flow, inspect,
 };
 
@@ -136,7 +137,7 @@ impl Pins {
         };
         let service: Option<u16> = number(&query.service)?;
         let backend: Option<u16> = number(&query.backend)?;
-        let clock = Clock::read().map_err(|source| PinError::Io {
+        let clock = read_clock().map_err(|source| PinError::Io {
             step: "read the clock for",
             path: self.directory.clone(),
             source,
@@ -322,52 +323,16 @@ fn count_cpus(list: &str) -> Option<usize> {
     Some(count)
 }
 
-/// The kernel's tick, by which the flow table tells time.
-///
-/// User space cannot read jiffies, but can compute them: they start 300 s before a wrap of 32
-/// bits (`INITIAL_JIFFIES`), go on with CLOCK_MONOTONIC, and one is the resolution of that
-/// clock's coarse form.
-#[derive(Debug, Clone, Copy)]
-struct Clock {
-    tick: Duration,
-    jiffies: u64,
-}
-
-impl Clock {
-    fn read() -> io::Result<Self> {
-        let tick = timespec(|out| {
-            // SAFETY: `out` is a timespec to write to.
-            unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, out) }
-        })?;
-        let now = timespec(|out| {
-            // SAFETY: `out` is a timespec to write to.
-            unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, out) }
-        })?;
-        Self::new(tick, now).ok_or_else(|| io::ErrorKind::Unsupported.into())
-    }
-
-    fn new(tick: Duration, monotonic: Duration) -> Option<Self> {
-        let per_second = Duration::from_secs(1).div_duration_f64(tick).round();
-        if !(1.0..=10_000.0).contains(&per_second) {
-            return None;
-        }
-        let start = (1_u64 << 32) - 300 * per_second as u64;
-        let ticks = monotonic.as_nanos().checked_div(tick.as_nanos())? as u64;
-        Some(Self {
-            tick,
-            jiffies: start + ticks,
-        })
-    }
-
-    /// The time since an entry's [`flow::Value::seen`].
-    fn since(&self, seen: u32) -> Duration {
-        // The boot's first moments count differently: an entry may seem to be of the near future.
-        const FUTURE: u32 = (1 << 20) - 16;
-        match flow::age(flow::seen(self.jiffies), seen) {
-            FUTURE.. => Duration::ZERO,
-            age => self.tick * (1 << flow::SEEN_SHIFT) * age,
-        }
-    }
+fn read_clock() -> io::Result<Clock> {
+    let tick = timespec(|out| {
+        // SAFETY: `out` is a timespec to write to.
+        unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, out) }
+    })?;
+    let now = timespec(|out| {
+        // SAFETY: `out` is a timespec to write to.
+        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, out) }
+    })?;
+    Clock::new(tick, now).ok_or_else(|| io::ErrorKind::Unsupported.into())
 }
 
 fn timespec(call: impl FnOnce(*mut libc::timespec) -> libc::c_int) -> io::Result<Duration> {

@@ -113,41 +113,28 @@ fn rering(mut world: World, backend: u16) -> World {
 
 #[test]
 fn a_flow_of_a_dead_backend_moves() {
-    let mut world = world();
-    for spec in both() {
-        world.run(&spec.build());
-    }
-    world = rering(world, 2);
-    world.backend(1, Mode::Dsr, false, 5, INGRESS);
-    for spec in both() {
-        world.run(
-            &Spec {
-                transport: Transport::Ack,
-                ..spec.clone()
-            }
-            .build(),
-        );
-        assert_eq!(backend_of(&world, &spec), Some((2, State::New)));
-    }
+    moves_when_its_backend_becomes(false, 5);
 }
 
 /// A backend id that was freed and given to another server: the flow is not that one's.
 #[test]
 fn a_flow_of_an_earlier_generation_moves() {
+    moves_when_its_backend_becomes(true, 6);
+}
+
+fn moves_when_its_backend_becomes(alive: bool, generation: u8) {
     let mut world = world();
     for spec in both() {
         world.run(&spec.build());
     }
     world = rering(world, 2);
-    world.backend(1, Mode::Dsr, true, 6, INGRESS);
+    world.backend(1, Mode::Dsr, alive, generation, INGRESS);
     for spec in both() {
-        world.run(
-            &Spec {
-                transport: Transport::Ack,
-                ..spec.clone()
-            }
-            .build(),
-        );
+        let next = Spec {
+            transport: Transport::Ack,
+            ..spec.clone()
+        };
+        world.run(&next.build());
         assert_eq!(backend_of(&world, &spec), Some((2, State::New)));
     }
 }

@@ -1,4 +1,4 @@
-//! Kernel settings under `/proc/sys`: raised where they are too low, and put back at the end.
+//! Kernel settings under `/proc/sys`: raised where they are too low.
 
 use std::{
     fs, io,

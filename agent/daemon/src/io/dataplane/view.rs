@@ -15,7 +15,8 @@ use steerd_core::{
 };
 use steerd_ebpf::{
     abi::{Counter, maps},
-    flow, inspect,
+    clock::Clock,
+    inspect,
     verdict::Verdict,
 };
 
@@ -104,7 +105,7 @@ impl View {
             wanted.as_deref().is_none_or(|wanted| wanted == name)
         };
         let limit = query.limit() as usize;
-        let clock = Clock::read();
+        let clock = read_clock();
         let mut found = Flows {
             total: 0,
             flows: Vec::new(),
@@ -125,7 +126,7 @@ impl View {
                     service,
                     backend,
                     state: inspect::state_name(flow.state).to_owned(),
-                    idle_s: clock.seconds_since(flow.seen),
+                    idle_s: clock.since(flow.seen).as_secs(),
                 });
             }
         }
@@ -278,44 +279,22 @@ fn entries(mapped: &Mapped, words: usize) -> impl Iterator<Item = Vec<u8>> {
 
 /// A time in units of the flow table's clock.
 pub(super) fn flow_clock_units(time: Duration) -> u64 {
-    (time.as_secs() * Clock::hz()) >> flow::SEEN_SHIFT
+    let units = time.as_nanos() / read_clock().unit().as_nanos().max(1);
+    u64::try_from(units).unwrap_or(u64::MAX)
 }
 
-/// The kernel's jiffies, as seen from here.
-struct Clock {
-    now: u32,
-    hz: u64,
-}
-
-impl Clock {
-    /// Ticks in a second.
-    fn hz() -> u64 {
-        use nix::time::{ClockId, clock_getres};
-        // The coarse clocks tick once a jiffy.
-        let tick =
-            clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).map_or(4_000_000, |res| res.tv_nsec());
-        1_000_000_000 / u64::try_from(tick).unwrap_or(4_000_000).max(1)
-    }
-
-    fn read() -> Self {
-        use nix::time::{ClockId, clock_gettime};
-        let hz = Self::hz();
-        let monotonic = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| {
-            u64::try_from(time.tv_sec()).unwrap_or(0) * hz
-                + u64::try_from(time.tv_nsec()).unwrap_or(0) * hz / 1_000_000_000
-        });
-        // Jiffies begin five minutes before their lower 32 bits wrap (INITIAL_JIFFIES).
-        let initial = u64::from(0_u32.wrapping_sub(300 * hz as u32));
-        Self {
-            now: flow::seen(initial.wrapping_add(monotonic)),
-            hz,
-        }
-    }
-
-    fn seconds_since(&self, seen: u32) -> u64 {
-        let age = u64::from(flow::age(self.now, seen));
-        // A packet of this very moment may be ahead of the clock read before.
-        let age = if age > 0xf_fff0 { 0 } else { age };
-        (age << flow::SEEN_SHIFT) / self.hz
-    }
+/// The kernel's jiffies. A kernel that does not tell its tick is taken for one of 250 Hz.
+fn read_clock() -> Clock {
+    use nix::time::{ClockId, clock_getres, clock_gettime};
+    const TICK: Duration = Duration::from_millis(4);
+    let coarse = ClockId::CLOCK_MONOTONIC_COARSE;
+    let tick = clock_getres(coarse).map_or(TICK, Duration::from);
+    let now = clock_gettime(coarse).map_or(Duration::ZERO, Duration::from);
+    let fallback = Clock {
+        tick: TICK,
+        jiffies: 0,
+    };
+    Clock::new(tick, now)
+        .or_else(|| Clock::new(TICK, now))
+        .unwrap_or(fallback)
 }
