@@ -278,34 +278,20 @@ impl Entry<Key6> for Entry6 {
     }
 }
 
-/// The entry of `key`, if the set has it, with what it knows: nothing if it is torn.
+/// The entry of `key`, if the set has it. What it knows may be torn: see [`Value::unpack`].
 #[inline(always)]
-pub fn find<K: Key>(
-    set: &[K::Entry; WAYS],
-    key: K,
-    tag: u64,
-) -> Option<(&K::Entry, Option<Value>)> {
+pub fn find<K: Key>(set: &[K::Entry; WAYS], key: K) -> Option<&K::Entry> {
     let [a, b, c, d] = set;
-    let entry = if a.is(key) {
-        a
+    if a.is(key) {
+        Some(a)
     } else if b.is(key) {
-        b
+        Some(b)
     } else if c.is(key) {
-        c
+        Some(c)
     } else if d.is(key) {
-        d
+        Some(d)
     } else {
-        return None;
-    };
-    Some((entry, Value::unpack(entry.value().load(), tag)))
-}
-
-/// Notes a packet of a known flow. Writes only what changed: at most once a second for a flow
-/// whose state stays, so that its cache line stays shared.
-#[inline(always)]
-pub fn touch<E: Entry<K>, K>(entry: &E, old: Value, new: Value, tag: u64) {
-    if old != new {
-        entry.value().store(new.pack(tag));
+        None
     }
 }
 
@@ -357,8 +343,7 @@ mod tests {
     const IDLE: u32 = 3516;
 
     fn insert<K: Key>(set: &[K::Entry; WAYS], key: K, tag: u64, value: Value) -> bool {
-        let known = find(set, key, tag).map(|(entry, _)| entry);
-        match known.or_else(|| victim::<K>(set, value.seen, IDLE)) {
+        match find(set, key).or_else(|| victim::<K>(set, value.seen, IDLE)) {
             Some(entry) => {
                 record(entry, key, tag, value);
                 true
@@ -368,7 +353,7 @@ mod tests {
     }
 
     fn known<K: Key>(set: &[K::Entry; WAYS], key: K, tag: u64) -> Option<Value> {
-        find(set, key, tag).and_then(|(_, value)| value)
+        Value::unpack(find(set, key)?.value().load(), tag)
     }
 
     fn value(backend: u16, state: State, seen: u32) -> Value {
@@ -387,18 +372,18 @@ mod tests {
     #[test]
     fn a_recorded_flow_is_found() {
         let set = Set4::default();
-        assert!(find(&set.0, key(1), 7).is_none());
+        assert!(find(&set.0, key(1)).is_none());
         assert!(insert(&set.0, key(1), 7, value(3, State::New, NOW)));
-        let (entry, found) = find(&set.0, key(1), 7).expect("recorded");
-        let found = found.expect("whole");
+        let entry = find(&set.0, key(1)).expect("recorded");
+        let found = known(&set.0, key(1), 7).expect("whole");
         assert_eq!(found, value(3, State::New, NOW));
         let newer = Value {
             state: State::Established,
             ..found
         };
-        touch(entry, found, newer, 7);
+        entry.value().store(newer.pack(7));
         assert_eq!(known(&set.0, key(1), 7), Some(newer));
-        assert!(find(&set.0, key(2), 7).is_none());
+        assert!(find(&set.0, key(2)).is_none());
     }
 
     #[test]
@@ -427,7 +412,7 @@ mod tests {
             ));
         }
         for n in 0..3 {
-            assert!(find(&set.0, key(n), 0).is_some());
+            assert!(find(&set.0, key(n)).is_some());
         }
         insert(&set.0, key(3), 0, value(1, State::Established, NOW));
         assert!(
@@ -449,13 +434,13 @@ mod tests {
         insert(&set.0, key(3), 0, value(1, State::New, NOW - 200));
         insert(&set.0, key(4), 0, value(1, State::Established, NOW - 300));
         insert(&set.0, key(5), 0, value(1, State::New, NOW));
-        assert!(find(&set.0, key(2), 0).is_none(), "closing first");
+        assert!(find(&set.0, key(2)).is_none(), "closing first");
         insert(&set.0, key(6), 0, value(1, State::New, NOW));
         assert!(
-            find(&set.0, key(3), 0).is_none(),
+            find(&set.0, key(3)).is_none(),
             "then the older handshake"
         );
-        assert!(find(&set.0, key(1), 0).is_some());
+        assert!(find(&set.0, key(1)).is_some());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Mixing functions. The program looks up with them what the daemon placed with them.
 
-use crate::abi::{FILTER_WORDS, MAC_SLOTS, SERVICE_SLOTS};
+use crate::abi::{Affinity, FILTER_WORDS, FRAGMENT_SETS, MAC_SLOTS, SERVICE_SLOTS};
 
 /// Odd constants with well spread bits (fractional parts of the golden ratio, and the finaliser
 /// constants of splitmix64).
@@ -19,36 +19,43 @@ pub const fn mix(mut x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// The hash of a service.
+/// The hash of an address, with which the filter is asked.
 ///
 /// One multiplication, because every packet pays for it, the host's own ones too. Whom it serves
 /// badly the daemon gives another seed. A product's low bits depend on its factor's low bits only:
-/// so the address is turned round, its last bytes lowest, port and protocol lie above it, and only
-/// the upper half of the hash is used.
+/// so the address is turned round, its last bytes lowest, and only the upper half of the hash is
+/// used.
 #[must_use]
 #[inline(always)]
-pub const fn service(addr: [u64; 2], port_proto: u32, seed: u32) -> u64 {
+pub const fn address(addr: [u64; 2], seed: u32) -> u64 {
     let address = addr[1].swap_bytes() ^ addr[0].swap_bytes().rotate_left(29);
-    (address ^ seed as u64 ^ (port_proto as u64) << 32).wrapping_mul(K1)
+    (address ^ seed as u64).wrapping_mul(K1)
+}
+
+/// An address's word and bit in the filter, by [`address`].
+#[must_use]
+#[inline(always)]
+pub const fn address_filter(address: u64) -> (usize, u64) {
+    (
+        (address >> 54) as usize & (FILTER_WORDS - 1),
+        1 << ((address >> 48) & 63),
+    )
+}
+
+/// The hash of a service, from its address's.
+#[must_use]
+#[inline(always)]
+pub const fn service(address: u64, port_proto: u32) -> u64 {
+    (address ^ address >> 32 ^ port_proto as u64).wrapping_mul(K2)
 }
 
 /// The two slots in which a service can be, from the start of its table.
 #[must_use]
 #[inline(always)]
-pub const fn service_slots(hash: u64) -> (u32, u32) {
+pub const fn service_slots(service: u64) -> (u32, u32) {
     (
-        (hash >> 50) as u32 & (SERVICE_SLOTS - 1),
-        (hash >> 36) as u32 & (SERVICE_SLOTS - 1),
-    )
-}
-
-/// A service's word and bit in the filter.
-#[must_use]
-#[inline(always)]
-pub const fn service_filter(hash: u64) -> (usize, u64) {
-    (
-        (hash >> 54) as usize & (FILTER_WORDS - 1),
-        1 << ((hash >> 48) & 63),
+        (service >> 49) as u32 & (SERVICE_SLOTS - 1),
+        (service >> 34) as u32 & (SERVICE_SLOTS - 1),
     )
 }
 
@@ -82,14 +89,48 @@ pub const fn flow6(key: [u64; 3], seed: u64) -> u64 {
     )
 }
 
-/// The hash that picks a new flow's slot in its service's ring. It depends on nothing that differs
-/// between nodes, so they choose the same backend without talking.
+/// The hash that picks a new flow's slot in its service's ring: of what [`Affinity`] leaves of the
+/// client. It depends on nothing that differs between nodes, so they choose the same backend without
+/// talking.
 #[must_use]
 #[inline(always)]
-pub const fn ring(client: [u64; 2], client_port_be: u16, salt: u64) -> u64 {
-    mix(mix(client[1] ^ client[0].wrapping_mul(K1))
-        ^ salt
-        ^ (client_port_be as u64).wrapping_mul(K3))
+pub const fn ring(client: [u64; 2], client_port_be: u16, salt: u64, affinity: Affinity) -> u64 {
+    let client = prefix(client, affinity.prefix);
+    let port = if affinity.port { client_port_be } else { 0 };
+    mix(mix(client[1] ^ client[0].wrapping_mul(K1)) ^ salt ^ (port as u64).wrapping_mul(K3))
+}
+
+/// The leading bits of an address (network byte order), the others zero.
+#[must_use]
+#[inline(always)]
+pub const fn prefix(address: [u64; 2], bits: u8) -> [u64; 2] {
+    let (first, second) = match bits {
+        0 => (0, 0),
+        1..=63 => (u64::MAX << (64 - bits), 0),
+        64 => (u64::MAX, 0),
+        65..=127 => (u64::MAX, u64::MAX << (128 - bits)),
+        _ => (u64::MAX, u64::MAX),
+    };
+    [
+        address[0] & first.swap_bytes(),
+        address[1] & second.swap_bytes(),
+    ]
+}
+
+/// The hash that spreads clients: over the outer sources of wrapped packets, over ports.
+#[must_use]
+#[inline(always)]
+pub const fn client(client: [u64; 2], client_port_be: u16) -> u64 {
+    mix(client[1] ^ client[0].wrapping_mul(K1) ^ (client_port_be as u64).wrapping_mul(K3))
+}
+
+/// The set of a fragmented packet.
+#[must_use]
+#[inline(always)]
+pub const fn fragment(source: [u64; 2], destination: [u64; 2], identity: u64, seed: u64) -> u32 {
+    let addresses = source[1] ^ source[0].rotate_left(17) ^ destination[1].rotate_left(31);
+    let hash = mix(mix(addresses ^ destination[0].rotate_left(47) ^ seed) ^ identity);
+    (hash >> 32) as u32 & (FRAGMENT_SETS - 1)
 }
 
 /// A service's salt, from what is equal on all nodes.
@@ -146,6 +187,10 @@ mod tests {
                         [0, 0x0a0b_0c0d_ffff_0000 + u64::from(port >> 16)],
                         port as u16,
                         7,
+                        Affinity {
+                            prefix: 128,
+                            port: true,
+                        },
                     ),
                     4099,
                 ) as usize
@@ -154,8 +199,8 @@ mod tests {
         assert!((0.8..1.2).contains(&slots), "{slots}");
     }
 
-    /// Neighbours of a service, in address and port: none of a thousand has its place in the
-    /// filter, and few share a slot.
+    /// Neighbours of a service, in address and port: no other address has its place in the filter,
+    /// and few services share a slot.
     #[test]
     fn neighbours_are_told_apart() {
         let place = |last: u8, port: u16| {
@@ -163,20 +208,33 @@ mod tests {
                 0,
                 u64::from(u32::from_ne_bytes([10, 200, 9, last])) << 32 | 0xffff_0000,
             ];
-            let hash = service(addr, u32::from(port.to_be()) | 6 << 16 | 1 << 24, 77);
-            (service_filter(hash), service_slots(hash))
+            let address = address(addr, 77);
+            let service = service(address, u32::from(port.to_be()) | 6 << 16 | 1 << 24);
+            (address_filter(address), service_slots(service))
         };
         let (filter, slots) = place(9, 8765);
         let neighbours = (0..=255)
             .filter(|&last| last != 9)
-            .map(|last| place(last, 8765))
-            .chain((8000..8745).map(|port| place(9, port)));
+            .map(|last| (last, 8765))
+            .chain((8000..8745).map(|port| (9, port)));
         let mut shared = 0;
-        for (other_filter, other_slots) in neighbours {
-            assert_ne!(filter, other_filter);
+        for (last, port) in neighbours {
+            let (other_filter, other_slots) = place(last, port);
+            assert_eq!(filter == other_filter, last == 9);
             shared += u32::from(slots.0 == other_slots.0) + u32::from(slots.1 == other_slots.1);
         }
         assert!(shared < 4, "{shared} of 2000 look-ups");
+    }
+
+    #[test]
+    fn prefixes_keep_leading_bits() {
+        let address = [0x0807_0605_0403_0201, 0x100f_0e0d_0c0b_0a09];
+        assert_eq!(prefix(address, 128), address);
+        assert_eq!(prefix(address, 64), [address[0], 0]);
+        assert_eq!(prefix(address, 0), [0, 0]);
+        assert_eq!(prefix(address, 16), [0x0201, 0]);
+        assert_eq!(prefix(address, 120), [address[0], 0x000f_0e0d_0c0b_0a09]);
+        assert_eq!(prefix([u64::MAX; 2], 12), [0xf0ff, 0]);
     }
 
     #[test]

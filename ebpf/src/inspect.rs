@@ -10,8 +10,10 @@ use std::{
 
 use crate::{
     abi::{
-        BackendState, Counter, FILTER_WORDS, MAC_MASK, MacOwner, Mode, addr_octets, mac_bytes, maps,
+        BackendState, Counter, FILTER_WORDS, MAC_MASK, MacOwner, NAT_ADDRESSES, NAT_PORT_SETS,
+        NatPool, NatTimeouts, Policy, Role, Service, addr_octets, mac_bytes, maps,
     },
+    event::Event,
     flow::State,
     verdict::Verdict,
 };
@@ -34,8 +36,17 @@ pub fn decode(map: &str, key: u32, value: &[u8]) -> Vec<Vec<Field>> {
         maps::SERVICES => service(word),
         maps::BACKENDS => backend(word),
         maps::RINGS => ring(value),
+        maps::LOADS => load(word),
         maps::MACS => mac(word(0)),
-        maps::VERDICT_STATS => counter(word, Verdict::ALL.get(key as usize).map(|v| v.name())),
+        maps::NAT_HOPS => hop(word),
+        maps::SYN_LIMITS => limit(word),
+        maps::SOURCES => Some(vec![("rule", source_rule(value).to_string())]),
+        maps::DEVICES => Some(vec![("ifindex", (word(0) as u32).to_string())]),
+        maps::EVENT_STATS => counter(word, Event::ALL.get(key as usize).map(|e| ("event", e.name()))),
+        maps::VERDICT_STATS => {
+            let verdict = Verdict::ALL.get(key as usize);
+            counter(word, verdict.map(|v| ("verdict", v.name())))
+        }
         maps::SERVICE_STATS | maps::BACKEND_STATS => counter(word, None),
         maps::FLOWS4 => {
             return value
@@ -51,6 +62,15 @@ pub fn decode(map: &str, key: u32, value: &[u8]) -> Vec<Vec<Field>> {
                 .map(flow_fields)
                 .collect();
         }
+        maps::NAT => {
+            return value
+                .chunks_exact(32)
+                .zip(0..)
+                .filter_map(|(entry, way)| Some((flow6(entry)?, way)))
+                .map(|(flow, way)| translated_fields(flow, key, way))
+                .collect();
+        }
+        maps::FRAGMENTS => return value.chunks_exact(64).filter_map(fragment).collect(),
         _ => None,
     };
     fields.into_iter().collect()
@@ -88,9 +108,10 @@ pub fn flow4(entry: &[u8]) -> Option<Flow> {
 #[must_use]
 pub fn flow6(entry: &[u8]) -> Option<Flow> {
     let client: [u8; 16] = entry.get(..16)?.try_into().ok()?;
+    let client = IpAddr::from(client).to_canonical();
     let key = u64::from_ne_bytes(entry.get(16..24)?.try_into().ok()?);
     let value = u64::from_ne_bytes(entry.get(24..32)?.try_into().ok()?);
-    flow(IpAddr::from(client), key, value)
+    flow(client, key, value)
 }
 
 fn flow(client: IpAddr, key: u64, value: u64) -> Option<Flow> {
@@ -127,18 +148,51 @@ fn flow_fields(flow: Flow) -> Vec<Field> {
     ]
 }
 
+/// A translated flow: its place in the table is the source that its backend sees.
+fn translated_fields(flow: Flow, set: u32, way: u32) -> Vec<Field> {
+    let mut fields = flow_fields(flow);
+    let number = set / NAT_PORT_SETS;
+    let port = set % NAT_PORT_SETS * 4 + way;
+    fields.insert(0, ("translation", format!("address {number} port {port}")));
+    fields
+}
+
 fn control(word: impl Fn(usize) -> u64) -> Option<Vec<Field>> {
     let table = |word: u64| format!("first slot {}, seed {:#x}", word as u32, word >> 32);
+    let pool = NatPool::unpack(word(56));
+    let timeouts = NatTimeouts::unpack([word(40), word(48)]);
+    let nat_addresses: Vec<String> = (0..NAT_ADDRESSES)
+        .map(|n| [word(128 + 16 * n), word(136 + 16 * n)])
+        .filter(|words| *words != [0, 0])
+        .map(|words| address(words).to_string())
+        .collect();
+    let filter = 128 + 16 * NAT_ADDRESSES;
     Some(vec![
         ("services", table(word(0))),
         ("macs", table(word(8))),
         ("flow_seed", format!("{:#x}", word(16))),
         ("heartbeat_ns", word(24).to_string()),
         ("established_idle", word(32).to_string()),
+        ("nat_timeouts", format!("{timeouts:?}")),
+        ("nat_pool", format!("{pool:?}")),
+        ("nat_addresses", nat_addresses.join(" ")),
+        (
+            "tunnel4",
+            format!("{} mask {}", ipv4(word(64) as u32), ipv4((word(64) >> 32) as u32)),
+        ),
+        (
+            "tunnel6",
+            format!(
+                "{} mask {}",
+                address([word(72), word(80)]),
+                address([word(88), word(96)])
+            ),
+        ),
+        ("gue_port", u16::from_be(word(104) as u16).to_string()),
         (
             "filter_bits",
             (0..FILTER_WORDS)
-                .map(|n| word(64 + 8 * n).count_ones())
+                .map(|n| word(filter + 8 * n).count_ones())
                 .sum::<u32>()
                 .to_string(),
         ),
@@ -147,10 +201,16 @@ fn control(word: impl Fn(usize) -> u64) -> Option<Vec<Field>> {
 
 fn service(word: impl Fn(usize) -> u64) -> Option<Vec<Field>> {
     let (port_proto, id) = (word(16) as u32, (word(16) >> 32) as u32);
+    let address = address([word(0), word(8)]);
+    if port_proto == Service::ADDRESS {
+        return Some(vec![
+            ("address", address.to_string()),
+            ("role", role(Role(id))),
+        ]);
+    }
     if port_proto == 0 {
         return None;
     }
-    let address = address([word(0), word(8)]);
     let protocol = match (port_proto >> 16) as u8 {
         6 => "tcp".to_string(),
         17 => "udp".to_string(),
@@ -163,26 +223,103 @@ fn service(word: impl Fn(usize) -> u64) -> Option<Vec<Field>> {
         ("ring_line", (word(24) >> 32).to_string()),
         ("ring_slots", (word(24) as u32).to_string()),
         ("salt", format!("{:#018x}", word(32))),
+        ("policy", format!("{:?}", Policy(word(40)))),
+        ("quic_line", (word(48) >> 32).to_string()),
+        ("quic_slots", (word(48) as u32).to_string()),
     ])
+}
+
+fn role(role: Role) -> String {
+    let mut words = Vec::new();
+    if role.is_virtual() {
+        words.push("virtual".to_string());
+    }
+    if role.is_endpoint() {
+        words.push("endpoint".to_string());
+    }
+    if let Some(number) = role.nat() {
+        words.push(format!("nat {number}"));
+    }
+    words.join(", ")
 }
 
 fn backend(word: impl Fn(usize) -> u64) -> Option<Vec<Field>> {
     let state = BackendState::unpack(word(0))?;
-    let mode = match state.mode {
-        Mode::Local => "local",
-        Mode::Dsr => "dsr",
-    };
-    let address = address([word(24), word(32)]);
+    let at = address([word(24), word(32)]);
+    let service = address([word(48), word(56)]);
     Some(vec![
-        ("address", socket(address, u16::from_be(word(40) as u16))),
-        ("mode", mode.to_string()),
+        ("address", socket(at, u16::from_be(word(40) as u16))),
+        ("mode", state.mode.name().to_string()),
         ("alive", state.alive.to_string()),
         ("generation", state.generation.to_string()),
         ("mac", mac_text(state.mac)),
         ("source_mac", mac_text(word(8))),
+        ("vlan", u16::from_be((word(8) >> 48) as u16).to_string()),
         ("ifindex", (word(16) as u32).to_string()),
+        ("mtu", ((word(40) >> 16) as u16).to_string()),
         ("service", ((word(16) >> 32) as u32).to_string()),
+        (
+            "service_address",
+            socket(service, u16::from_be((word(40) >> 32) as u16)),
+        ),
     ])
+}
+
+fn load(word: impl Fn(usize) -> u64) -> Option<Vec<Field>> {
+    (word(8) != 0).then(|| {
+        vec![
+            ("connections", word(0).cast_signed().to_string()),
+            ("weight", word(8).to_string()),
+        ]
+    })
+}
+
+fn hop(word: impl Fn(usize) -> u64) -> Option<Vec<Field>> {
+    (word(16) != 0).then(|| {
+        vec![
+            ("client_mac", mac_text(word(0))),
+            ("vlan", u16::from_be((word(0) >> 48) as u16).to_string()),
+            ("own_mac", mac_text(word(8))),
+            ("ifindex", word(16).to_string()),
+        ]
+    })
+}
+
+fn limit(word: impl Fn(usize) -> u64) -> Option<Vec<Field>> {
+    let fixed = |word: u64| format!("{:.3}", word as f64 / 65_536.0);
+    (word(8) != 0).then(|| {
+        vec![
+            ("per_jiffy", fixed(word(0))),
+            ("burst", fixed(word(8))),
+            ("tokens", fixed(word(16))),
+        ]
+    })
+}
+
+fn source_rule(value: &[u8]) -> &'static str {
+    match value {
+        [1, 0, 0, 0] => "allow",
+        [2, 0, 0, 0] => "deny",
+        _ => "unknown",
+    }
+}
+
+fn fragment(entry: &[u8]) -> Option<Vec<Field>> {
+    let word = |at: usize| -> u64 {
+        entry
+            .get(8 * at..8 * at + 8)
+            .and_then(|b| b.try_into().ok())
+            .map_or(0, u64::from_ne_bytes)
+    };
+    (word(5) != 0).then(|| {
+        vec![
+            ("source", address([word(0), word(1)]).to_string()),
+            ("destination", address([word(2), word(3)]).to_string()),
+            ("identification", ((word(4) >> 8) as u32).swap_bytes().to_string()),
+            ("protocol", (word(4) as u8).to_string()),
+            ("value", format!("{:#018x}", word(5))),
+        ]
+    })
 }
 
 fn ring(value: &[u8]) -> Option<Vec<Field>> {
@@ -209,7 +346,7 @@ fn mac(word: u64) -> Option<Vec<Field>> {
     ])
 }
 
-fn counter(word: impl Fn(usize) -> u64, name: Option<&str>) -> Option<Vec<Field>> {
+fn counter(word: impl Fn(usize) -> u64, name: Option<(&'static str, &str)>) -> Option<Vec<Field>> {
     let Counter { packets, bytes } = Counter {
         packets: word(0),
         bytes: word(8),
@@ -221,8 +358,8 @@ fn counter(word: impl Fn(usize) -> u64, name: Option<&str>) -> Option<Vec<Field>
         ("packets", packets.to_string()),
         ("bytes", bytes.to_string()),
     ];
-    if let Some(name) = name {
-        fields.insert(0, ("verdict", name.to_string()));
+    if let Some((kind, name)) = name {
+        fields.insert(0, (kind, name.to_string()));
     }
     Some(fields)
 }
@@ -231,6 +368,10 @@ fn counter(word: impl Fn(usize) -> u64, name: Option<&str>) -> Option<Vec<Field>
 #[must_use]
 pub fn address(words: [u64; 2]) -> IpAddr {
     IpAddr::V6(Ipv6Addr::from(addr_octets(words))).to_canonical()
+}
+
+fn ipv4(word: u32) -> IpAddr {
+    IpAddr::from(word.to_ne_bytes())
 }
 
 fn socket(address: IpAddr, port: u16) -> String {

@@ -4,32 +4,53 @@
 //! (`main.rs`, only for the bpf target) adds the maps and the packet's memory.
 //!
 //! * [`abi`]: the maps' names, values and version.
-//! * [`packet`]: reading and writing a packet's bytes, bounds-checked.
+//! * [`packet`]: reading, writing and resizing a packet, bounds-checked.
 //! * [`parse`]: for whom a packet is, and from whom.
+//! * [`steer`]: the way of a packet of a known flow, from service look-up to verdict.
+//! * [`arrive`]: new flows; [`admit`] says whether they may come in, [`select`] where they go.
+//! * [`general`]: packets that are not plain; [`fragment`]s, [`icmp`] messages, and those to an
+//!   [`address`] of ours without a service.
+//! * [`rewrite`], [`tunnel`], [`nat`], [`mss`]: what forwarding changes in a packet; [`sum`]: its
+//!   checksums.
 //! * [`flow`]: the flow table's sets: look-up, insertion, eviction.
+//! * [`parts`]: its functions in the kernel.
+//! * [`repeat`]: loops that the verifier takes.
 //! * [`hash`]: the mixing functions; the daemon places entries with the same ones.
-//! * [`steer`]: the way of a packet, from service look-up to verdict.
-//! * [`rewrite`]: what forwarding changes in a packet.
 //! * [`shared`]: a word that several CPUs and the daemon use at once.
-//! * [`verdict`]: the ways a packet can end.
+//! * [`verdict`]: the ways a packet can end; [`event`]: what happens by the way.
 //! * [`clock`]: the flow table's clock, as user space sees it (host only).
 //! * [`inspect`]: map values in words, for people (host only).
 
 #![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 #[cfg(not(target_arch = "bpf"))]
 extern crate std;
 
 pub mod abi;
+pub mod address;
+pub mod admit;
+pub mod arrive;
 #[cfg(not(target_arch = "bpf"))]
 pub mod clock;
+pub mod event;
 pub mod flow;
+pub mod fragment;
+pub mod general;
 pub mod hash;
+pub mod icmp;
 #[cfg(not(target_arch = "bpf"))]
 pub mod inspect;
+pub mod mss;
+pub mod nat;
 pub mod packet;
 pub mod parse;
+pub mod parts;
+pub mod repeat;
 pub mod rewrite;
+pub mod select;
 pub mod shared;
 pub mod steer;
+pub mod sum;
+pub mod tunnel;
 pub mod verdict;

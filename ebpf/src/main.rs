@@ -3,27 +3,40 @@
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
+// For `is_val_statically_known`: what is constant is left to the compiler.
+#![feature(core_intrinsics)]
+#![allow(internal_features, reason = "the kernel object is built with one pinned compiler")]
 
 use steerd_ebpf::shared::Shared;
 
-use core::{arch::asm, hint::assert_unchecked};
+use core::{arch::asm, ffi::c_void, hint::assert_unchecked, intrinsics::is_val_statically_known};
 
 use aya_ebpf::{
-    bindings::xdp_action,
-    btf_maps::{Array, PerCpuArray},
-    helpers::{bpf_redirect, generated::bpf_jiffies64},
+    bindings::{xdp_action, xdp_md},
+    btf_maps::{Array, DevMapHash, LpmTrie, PerCpuArray, lpm_trie::Key},
+    helpers::generated::{
+        bpf_jiffies64, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len,
+    },
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
 use aya_log_ebpf::warn;
 use steerd_ebpf::{
     abi::{
-        Backend, Control, Counter, FLOW4_SETS, FLOW6_SETS, MAC_SLOTS, MAX_BACKENDS, MAX_SERVICES,
-        MAX_VERDICTS, RING_LINES, RingLine, SERVICE_SLOTS, Service,
+        Backend, Control, Counter, FLOW4_SETS, FLOW6_SETS, FRAGMENT_SETS, FragmentSet, Hop, Load,
+        MAC_SLOTS, MAX_BACKENDS, MAX_DEVICES, MAX_EVENTS, MAX_SERVICES, MAX_SOURCES, MAX_VERDICTS,
+        NAT_SETS, RING_LINES, RingLine, SERVICE_SLOTS, Service, SynLimit,
     },
+    address, arrive,
+    event::Event,
     flow::{Set4, Set6},
+    fragment, general, icmp, nat,
     packet::{Packet, Word},
-    steer::{Decision, Tables, classify, steer},
+    parse::Head,
+    parts::Parts,
+    rewrite,
+    steer::{Decision, Tables, run},
+    tunnel,
     verdict::{Fate, Verdict},
 };
 
@@ -37,15 +50,31 @@ static SERVICES: Array<Service, { 2 * SERVICE_SLOTS as usize }, MMAPABLE> = Arra
 #[btf_map]
 static BACKENDS: Array<Backend, { MAX_BACKENDS as usize }, MMAPABLE> = Array::new();
 #[btf_map]
+static LOADS: Array<Load, { MAX_BACKENDS as usize }, MMAPABLE> = Array::new();
+#[btf_map]
 static RINGS: Array<RingLine, { RING_LINES as usize }, MMAPABLE> = Array::new();
 #[btf_map]
 static FLOWS4: Array<Set4, { FLOW4_SETS as usize }, MMAPABLE> = Array::new();
 #[btf_map]
 static FLOWS6: Array<Set6, { FLOW6_SETS as usize }, MMAPABLE> = Array::new();
 #[btf_map]
+static NAT: Array<Set6, { NAT_SETS as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+static NAT_HOPS: Array<Hop, { 4 * NAT_SETS as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+static FRAGMENTS: Array<FragmentSet, { FRAGMENT_SETS as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+static SYN_LIMITS: Array<SynLimit, { MAX_SERVICES as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+static SOURCES: LpmTrie<Source, u32, { MAX_SOURCES as usize }> = LpmTrie::new();
+#[btf_map]
+static DEVICES: DevMapHash<{ MAX_DEVICES as usize }> = DevMapHash::new();
+#[btf_map]
 static MACS: Array<Shared, { 2 * MAC_SLOTS as usize }, MMAPABLE> = Array::new();
 #[btf_map]
 static VERDICT_STATS: PerCpuArray<Counter, { MAX_VERDICTS as usize }> = PerCpuArray::new();
+#[btf_map]
+static EVENT_STATS: PerCpuArray<Counter, { MAX_EVENTS as usize }> = PerCpuArray::new();
 #[btf_map]
 static SERVICE_STATS: PerCpuArray<Counter, { MAX_SERVICES as usize }> = PerCpuArray::new();
 #[btf_map]
@@ -55,23 +84,24 @@ static BACKEND_STATS: PerCpuArray<Counter, { MAX_BACKENDS as usize }> = PerCpuAr
 #[btf_map]
 static LOG_GATE: PerCpuArray<u64, 1> = PerCpuArray::new();
 
+/// How many error messages each CPU sent, and in which jiffy.
+#[btf_map]
+static TELL_GATE: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
+
+/// The key of the trie of sources, behind its length: a service id and an address.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Source {
+    service: u32,
+    address: [u32; 4],
+}
+
 /// Steers what arrives at an interface.
 #[xdp(frags)]
 pub(crate) fn steerd(ctx: XdpContext) -> u32 {
-    let mut frame = Frame {
-        start: ctx.data(),
-        end: ctx.data_end(),
-    };
+    let mut frame = Frame::new(&ctx);
     let length = (frame.end - frame.start) as u64;
-    let maps = Maps { ctx: &ctx };
-    let target = match classify(&frame, &maps) {
-        Ok(target) => target,
-        Err(verdict) => {
-            count(VERDICT_STATS.get_ptr_mut(verdict as u32), length);
-            return action(verdict);
-        }
-    };
-    let decision = steer(&mut frame, &maps, &target);
+    let decision = run(&mut frame, &Maps);
     count(VERDICT_STATS.get_ptr_mut(decision.verdict as u32), length);
     if decision.service != 0 {
         count(SERVICE_STATS.get_ptr_mut(decision.service), length);
@@ -83,25 +113,90 @@ pub(crate) fn steerd(ctx: XdpContext) -> u32 {
         }
     }
     match decision.verdict {
-        Verdict::NoBackend | Verdict::BadBackend | Verdict::TtlExpired => report(&ctx, decision),
+        Verdict::NoBackend
+        | Verdict::BadBackend
+        | Verdict::TtlExpired
+        | Verdict::NatExhausted => report(&ctx, decision),
         _ => {}
     }
     match decision.verdict.fate() {
-        // SAFETY: the helper takes any interface number and checks it.
-        Fate::Redirect => unsafe { bpf_redirect(decision.ifindex, 0) as u32 },
-        _ => action(decision.verdict),
-    }
-}
-
-/// The return value that makes the verdict's fate come true.
-#[inline(always)]
-fn action(verdict: Verdict) -> u32 {
-    match verdict.fate() {
         Fate::Pass => xdp_action::XDP_PASS,
         Fate::Drop => xdp_action::XDP_DROP,
         Fate::Tx => xdp_action::XDP_TX,
-        Fate::Redirect => xdp_action::XDP_REDIRECT,
+        Fate::Out if decision.ifindex == frame.ingress() => xdp_action::XDP_TX,
+        Fate::Out => match DEVICES.redirect(decision.ifindex, u64::from(xdp_action::XDP_DROP)) {
+            Ok(action) | Err(action) => action,
+        },
     }
+}
+
+/// Makes each part a global function, and the call of it.
+macro_rules! parts {
+    ($($name:ident = $path:path, $symbol:ident ($($arg:ident: $kind:ty),*);)*) => {
+        $(
+            // The verifier looks at a global function for itself: its BTF says what the arguments
+            // are, and that a head is so much readable memory.
+            #[unsafe(no_mangle)]
+            #[inline(never)]
+            pub(crate) extern "C" fn $symbol(ctx: *mut xdp_md, head: *const Head $(, $arg: $kind)*) -> u64 {
+                let ctx = XdpContext::new(ctx);
+                // SAFETY: the verifier calls such a function with memory of that size or none.
+                let Some(head) = (unsafe { head.as_ref() }) else {
+                    return 0;
+                };
+                $path(&mut Frame::new(&ctx), &Maps, head $(, $arg as _)*)
+            }
+        )*
+
+        impl Parts for Maps {
+            #[inline(always)]
+            fn general<P: Packet>(&self, packet: &mut P, head: &mut Head) -> u64 {
+                steerd_general(packet.context().cast(), head)
+            }
+
+            #[inline(always)]
+            fn retag<P: Packet>(&self, packet: &mut P, l3: usize, to: u64, from: u64) -> u64 {
+                steerd_retag(packet.context().cast(), l3 as u64, to, from)
+            }
+
+            $(
+                #[inline(always)]
+                fn $name<P: Packet>(&self, packet: &mut P, head: &Head $(, $arg: $kind)*) -> u64 {
+                    $symbol(packet.context().cast(), head $(, $arg)*)
+                }
+            )*
+        }
+    };
+}
+
+parts! {
+    any = general::any, steerd_any();
+    arrive = arrive::arrive, steerd_arrive(slot: u32);
+    address = address::transport, steerd_address();
+    wrap = tunnel::wrap, steerd_wrap(backend: u16);
+    unwrap = tunnel::unwrap, steerd_unwrap();
+    translate = nat::translate, steerd_translate(backend: u16);
+    answer = nat::answer, steerd_answer(address: u32);
+    message = icmp::message, steerd_message();
+    part = fragment::part, steerd_part();
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn steerd_general(ctx: *mut xdp_md, head: *mut Head) -> u64 {
+    let ctx = XdpContext::new(ctx);
+    // SAFETY: as in `parts`.
+    let Some(head) = (unsafe { head.as_mut() }) else {
+        return 0;
+    };
+    general::general(&mut Frame::new(&ctx), &Maps, head)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn steerd_retag(ctx: *mut xdp_md, l3: u64, to: u64, from: u64) -> u64 {
+    let ctx = XdpContext::new(ctx);
+    rewrite::retag(&mut Frame::new(&ctx), l3 as usize, to, from)
 }
 
 #[inline(always)]
@@ -140,6 +235,7 @@ fn report(ctx: &XdpContext, decision: Decision) {
             service,
             backend
         ),
+        Verdict::NatExhausted => warn!(ctx, "no port is left to translate service {} with", service),
         _ => warn!(
             ctx,
             "service {}: backend {} is not in use", service, backend
@@ -148,7 +244,8 @@ fn report(ctx: &XdpContext, decision: Decision) {
 }
 
 /// A packet in the kernel: plain addresses, compared in the way the verifier follows.
-struct Frame {
+struct Frame<'c> {
+    ctx: &'c XdpContext,
     start: usize,
     end: usize,
 }
@@ -195,16 +292,41 @@ macro_rules! store {
     }};
 }
 
-impl Frame {
+impl<'c> Frame<'c> {
+    #[inline(always)]
+    fn new(ctx: &'c XdpContext) -> Self {
+        Self {
+            ctx,
+            start: ctx.data(),
+            end: ctx.data_end(),
+        }
+    }
+
     /// The address at `offset`, if `size` bytes from there are within the packet.
     #[inline(always)]
     fn at(&self, offset: usize, size: usize) -> Option<usize> {
-        let at = self.start + offset;
+        let at = if is_val_statically_known(offset) {
+            self.start + offset
+        } else {
+            // The compiler must not compute the address twice, once to compare and once to use: the
+            // verifier would not know that they are the same.
+            let mut at = self.start;
+            // SAFETY: an addition.
+            unsafe {
+                asm!(
+                    "{at} += {offset}",
+                    at = inout(reg) at,
+                    offset = in(reg) offset,
+                    options(pure, nomem, nostack, preserves_flags)
+                );
+            }
+            at
+        };
         (at + size <= self.end).then_some(at)
     }
 }
 
-impl Packet for Frame {
+impl Packet for Frame<'_> {
     #[inline(always)]
     fn load<W: Word>(&self, offset: usize) -> Option<W> {
         let at = self.at(offset, size_of::<W>())?;
@@ -227,14 +349,50 @@ impl Packet for Frame {
         }
         Some(())
     }
+
+    #[inline(always)]
+    fn has(&self, bytes: usize) -> bool {
+        self.start + bytes <= self.end
+    }
+
+    #[inline(always)]
+    fn length(&self) -> usize {
+        // SAFETY: the context is the one this program was called with.
+        unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) as usize }
+    }
+
+    #[inline(always)]
+    fn advance(&mut self, bytes: isize) -> Option<()> {
+        // SAFETY: as in `length`; all addresses are read anew.
+        let error = unsafe { bpf_xdp_adjust_head(self.ctx.ctx, bytes as i32) };
+        *self = Self::new(self.ctx);
+        (error == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn truncate(&mut self, length: usize) -> Option<()> {
+        let change = length as i32 - self.length() as i32;
+        // SAFETY: as in `advance`.
+        let error = unsafe { bpf_xdp_adjust_tail(self.ctx.ctx, change) };
+        *self = Self::new(self.ctx);
+        (error == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn context(&self) -> *mut c_void {
+        self.ctx.ctx.cast()
+    }
+
+    #[inline(always)]
+    fn ingress(&self) -> u32 {
+        self.ctx.ingress_ifindex() as u32
+    }
 }
 
 /// The maps of this file.
-struct Maps<'c> {
-    ctx: &'c XdpContext,
-}
+struct Maps;
 
-impl Tables for Maps<'_> {
+impl Tables for Maps {
     #[inline(always)]
     fn control(&self) -> Option<&Control> {
         CONTROL.get(0)
@@ -248,6 +406,11 @@ impl Tables for Maps<'_> {
     #[inline(always)]
     fn backend(&self, id: u16) -> Option<&Backend> {
         BACKENDS.get(u32::from(id))
+    }
+
+    #[inline(always)]
+    fn load(&self, id: u16) -> Option<&Load> {
+        LOADS.get(u32::from(id))
     }
 
     #[inline(always)]
@@ -271,14 +434,65 @@ impl Tables for Maps<'_> {
     }
 
     #[inline(always)]
-    fn jiffies(&self) -> u64 {
-        // SAFETY: the helper has no arguments and always succeeds; it is inlined by the verifier.
-        unsafe { bpf_jiffies64() }
+    fn nat(&self, set: u32) -> Option<&Set6> {
+        NAT.get(set)
     }
 
     #[inline(always)]
-    fn ingress(&self) -> u32 {
-        self.ctx.ingress_ifindex() as u32
+    fn hop(&self, place: u32) -> Option<&Hop> {
+        NAT_HOPS.get(place)
+    }
+
+    #[inline(always)]
+    fn fragments(&self, set: u32) -> Option<&FragmentSet> {
+        FRAGMENTS.get(set)
+    }
+
+    #[inline(always)]
+    fn limit(&self, service: u32) -> Option<&SynLimit> {
+        SYN_LIMITS.get(service)
+    }
+
+    #[inline(always)]
+    fn source(&self, service: u32, source: [u64; 2]) -> Option<u32> {
+        let address = [
+            source[0] as u32,
+            (source[0] >> 32) as u32,
+            source[1] as u32,
+            (source[1] >> 32) as u32,
+        ];
+        SOURCES
+            .get(&Key::new(160, Source { service, address }))
+            .copied()
+    }
+
+    #[inline(always)]
+    fn may_tell(&self) -> bool {
+        // At 250 jiffies a second, a thousand messages a second and CPU.
+        const A_JIFFY: u64 = 4;
+        let Some(gate) = TELL_GATE.get_ptr_mut(0) else {
+            return false;
+        };
+        let now = self.jiffies();
+        // SAFETY: the pointer is to this CPU's value, which nothing else writes while we run.
+        unsafe {
+            if (*gate)[0] != now {
+                *gate = [now, 0];
+            }
+            (*gate)[1] += 1;
+            (*gate)[1] <= A_JIFFY
+        }
+    }
+
+    #[inline(always)]
+    fn event(&self, event: Event) {
+        count(EVENT_STATS.get_ptr_mut(event as u32), 0);
+    }
+
+    #[inline(always)]
+    fn jiffies(&self) -> u64 {
+        // SAFETY: the helper has no arguments and always succeeds; it is inlined by the verifier.
+        unsafe { bpf_jiffies64() }
     }
 }
 

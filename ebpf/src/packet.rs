@@ -1,7 +1,8 @@
-//! Reading and writing a packet's bytes.
+//! Reading, writing and resizing a packet.
 //!
-//! One parser serves host tests (`&mut [u8]`) and the kernel (pointers that the verifier checks).
-//! Kernel packets are never made into a slice: the verifier could not follow its bounds.
+//! One implementation of the logic serves host tests ([`Buffer`]) and the kernel (pointers that the
+//! verifier checks). Kernel packets are never made into a slice: the verifier could not follow its
+//! bounds.
 
 /// An unsigned integer of a header field.
 pub trait Word: Copy {
@@ -36,22 +37,90 @@ pub trait Packet {
 
     /// Writes the word at `offset`; `None` if it is not wholly within the packet.
     fn store<W: Word>(&mut self, offset: usize, word: W) -> Option<()>;
+
+    /// Whether so many bytes can be read and written.
+    fn has(&self, bytes: usize) -> bool;
+
+    /// How long the packet is. More than can be read, where its end lies elsewhere.
+    fn length(&self) -> usize;
+
+    /// Moves the beginning of the packet: forward by so many bytes, which are then no longer part
+    /// of it, or backward where negative; what is new there is to be written. `None` if there is no
+    /// room, and the packet is as before.
+    fn advance(&mut self, bytes: isize) -> Option<()>;
+
+    /// Cuts the packet off behind so many bytes. `None` if that is not possible.
+    fn truncate(&mut self, length: usize) -> Option<()>;
+
+    /// The interface it came in through.
+    fn ingress(&self) -> u32;
+
+    /// What the kernel knows the packet by.
+    fn context(&self) -> *mut core::ffi::c_void;
 }
 
-impl Packet for [u8] {
+/// A packet in ordinary memory.
+#[cfg(not(target_arch = "bpf"))]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Buffer {
+    /// Its bytes.
+    pub bytes: std::vec::Vec<u8>,
+    /// The interface it came in through.
+    pub ingress: u32,
+}
+
+#[cfg(not(target_arch = "bpf"))]
+impl Packet for Buffer {
     fn load<W: Word>(&self, offset: usize) -> Option<W> {
         let end = offset.checked_add(size_of::<W>())?;
         let mut wide = [0; 8];
         wide.get_mut(..size_of::<W>())?
-            .copy_from_slice(self.get(offset..end)?);
+            .copy_from_slice(self.bytes.get(offset..end)?);
         Some(W::truncate(u64::from_le_bytes(wide)))
     }
 
     fn store<W: Word>(&mut self, offset: usize, word: W) -> Option<()> {
         let end = offset.checked_add(size_of::<W>())?;
         let wide = word.widen().to_le_bytes();
-        self.get_mut(offset..end)?
+        self.bytes
+            .get_mut(offset..end)?
             .copy_from_slice(wide.get(..size_of::<W>())?);
         Some(())
+    }
+
+    fn has(&self, bytes: usize) -> bool {
+        bytes <= self.bytes.len()
+    }
+
+    fn length(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn advance(&mut self, bytes: isize) -> Option<()> {
+        if let Ok(shorter) = usize::try_from(bytes) {
+            // As the kernel: an Ethernet header must stay.
+            if shorter + 14 > self.bytes.len() {
+                return None;
+            }
+            self.bytes.drain(..shorter);
+        } else {
+            let room = std::vec![0; bytes.unsigned_abs()];
+            self.bytes.splice(..0, room);
+        }
+        Some(())
+    }
+
+    fn truncate(&mut self, length: usize) -> Option<()> {
+        (14..=self.bytes.len())
+            .contains(&length)
+            .then(|| self.bytes.truncate(length))
+    }
+
+    fn ingress(&self) -> u32 {
+        self.ingress
+    }
+
+    fn context(&self) -> *mut core::ffi::c_void {
+        core::ptr::null_mut()
     }
 }

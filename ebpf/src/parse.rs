@@ -1,11 +1,13 @@
 //! For whom a packet is, and from whom: the tuple that identifies its flow.
 //!
-//! Offsets are constants for each number of VLAN tags, so that the compiler folds them and the
-//! verifier sees them; only the transport header behind IPv4 options has a computed one.
+//! Nearly all packets are plain: no VLAN tag, no IPv4 options or IPv6 extension headers, TCP or UDP.
+//! For them [`plain4`] and [`plain6`] read whole words at constant offsets. [`network`] and
+//! [`transport`] read every other one.
 
 use crate::{
     abi::{Service, mapped},
     packet::Packet,
+    repeat::{Step, repeat},
     verdict::Verdict,
 };
 
@@ -23,15 +25,31 @@ pub mod ethertype {
 
 /// IP protocol numbers.
 pub mod protocol {
+    /// ICMP.
+    pub const ICMP: u8 = 1;
+    /// IPv4 in IP (RFC 2003, RFC 2473).
+    pub const IPV4: u8 = 4;
     /// TCP.
     pub const TCP: u8 = 6;
     /// UDP.
     pub const UDP: u8 = 17;
-    /// IPv6 extension headers that may stand before a transport header: hop-by-hop options,
-    /// routing, fragment, authentication, destination options, mobility, HIP, shim6.
-    pub const EXTENSIONS: [u8; 8] = [0, 43, 44, 51, 60, 135, 139, 140];
-    /// The IPv6 fragment header.
+    /// IPv6 in IP (RFC 2473, RFC 4213).
+    pub const IPV6: u8 = 41;
+    /// ICMPv6.
+    pub const ICMPV6: u8 = 58;
+    /// IPv6: hop-by-hop options.
+    pub const HOP_BY_HOP: u8 = 0;
+    /// IPv6: routing header.
+    pub const ROUTING: u8 = 43;
+    /// IPv6: fragment header.
     pub const FRAGMENT: u8 = 44;
+    /// IPv6: authentication header.
+    pub const AUTHENTICATION: u8 = 51;
+    /// IPv6: destination options.
+    pub const DESTINATION_OPTIONS: u8 = 60;
+    /// IPv6 extension headers that are not looked into: mobility, HIP, shim6, and two for
+    /// experiments (IANA's registry of extension header types).
+    pub const OTHER_EXTENSIONS: [u8; 5] = [135, 139, 140, 253, 254];
 }
 
 /// TCP flags.
@@ -48,6 +66,7 @@ pub mod tcp {
 
 /// The network protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Family {
     /// IPv4.
     V4,
@@ -60,6 +79,7 @@ pub enum Family {
 /// Kept as read, not decoded into cases: what the verifier knows as a constant on each path it
 /// follows separately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
 pub struct Signal(pub u8);
 
 impl Signal {
@@ -78,184 +98,490 @@ impl Signal {
     }
 }
 
-/// For whom a packet is: all that is needed to tell whether it is for a service.
+/// The headers of a packet, and where they are.
+#[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Target {
+pub struct Head {
+    /// See [`Head::l3`].
+    pub l3: u32,
+    /// See [`Head::l4`].
+    pub l4: u32,
+    /// The source address, IPv4 mapped.
+    pub source: [u64; 2],
+    /// The destination address, IPv4 mapped.
+    pub destination: [u64; 2],
+    /// [`Service::key`] of destination port and protocol; of a protocol without ports, and of a
+    /// fragment, the port is 0.
+    pub port_proto: u32,
+    /// Which part of a fragmented packet it is.
+    pub part: Part,
+    /// The source port, network byte order; or 0.
+    pub source_port: u16,
     /// IPv4 or IPv6.
     pub family: Family,
-    /// The number of VLAN tags: 0, 1 or 2.
-    pub tags: u8,
-    /// Where the transport header begins.
-    pub transport: usize,
-    /// The destination address, IPv4 mapped.
-    pub addr: [u64; 2],
-    /// [`Service::key`] of destination port and protocol.
-    pub port_proto: u32,
-}
-
-/// From whom it is and what it does to its flow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Client {
-    /// The source address, IPv4 mapped.
-    pub addr: [u64; 2],
-    /// The source port, network byte order.
-    pub port: u16,
     /// What it does to its flow.
     pub signal: Signal,
 }
 
-/// Finds out for whom a frame is, and asks `wanted` about the destination's address words and
-/// [`Service::key`].
-///
-/// It is asked where the address was read, once for each kind of header: what is not wanted, and
-/// most packets are not, then leaves without the registers that the rest needs.
-///
-/// # Errors
-///
-/// The verdict on a packet that belongs to no flow, or is not wanted.
-#[inline(always)]
-pub fn target<P: Packet + ?Sized>(packet: &P, wanted: impl Wanted) -> Result<Target, Verdict> {
-    let outer: u16 = packet.load(12).ok_or(Verdict::Truncated)?;
-    match outer {
-        ethertype::IPV4 => ipv4::<P, _, 14>(packet, wanted),
-        ethertype::IPV6 => ipv6::<P, _, 14>(packet, wanted),
-        ethertype::VLAN | ethertype::QINQ => tagged(packet, wanted),
-        _ => Err(Verdict::NotIp),
-    }
-}
-
-/// Tells whether a destination may be a service.
-pub trait Wanted: Fn([u64; 2], u32) -> bool + Copy {}
-
-impl<F: Fn([u64; 2], u32) -> bool + Copy> Wanted for F {}
-
-/// Behind one tag or two.
-#[inline(always)]
-fn tagged<P: Packet + ?Sized>(packet: &P, wanted: impl Wanted) -> Result<Target, Verdict> {
-    let inner: u16 = packet.load(16).ok_or(Verdict::Truncated)?;
-    match inner {
-        ethertype::IPV4 => ipv4::<P, _, 18>(packet, wanted),
-        ethertype::IPV6 => ipv6::<P, _, 18>(packet, wanted),
-        ethertype::VLAN => match packet.load::<u16>(20).ok_or(Verdict::Truncated)? {
-            ethertype::IPV4 => ipv4::<P, _, 22>(packet, wanted),
-            ethertype::IPV6 => ipv6::<P, _, 22>(packet, wanted),
-            _ => Err(Verdict::NotIp),
+impl Head {
+    /// Nothing is known yet.
+    pub const EMPTY: Self = Self {
+        l3: 14,
+        l4: 14,
+        source: [0; 2],
+        destination: [0; 2],
+        port_proto: 0,
+        part: Part {
+            identification: 0,
+            offset: 0,
+            more: 0,
         },
-        _ => Err(Verdict::NotIp),
-    }
-}
-
-/// The number of VLAN tags before a network header at this offset.
-const fn tags(l3: usize) -> u8 {
-    ((l3 - 14) / 4) as u8
-}
-
-#[inline(always)]
-fn ipv4<P: Packet + ?Sized, W: Wanted, const L3: usize>(
-    packet: &P,
-    wanted: W,
-) -> Result<Target, Verdict> {
-    // The last field first: the others are then within bounds too.
-    let addr: u32 = packet.load(L3 + 16).ok_or(Verdict::Truncated)?;
-    let version_ihl: u8 = packet.load(L3).ok_or(Verdict::Truncated)?;
-    let fragment: u16 = packet.load(L3 + 6).ok_or(Verdict::Truncated)?;
-    let protocol: u8 = packet.load(L3 + 9).ok_or(Verdict::Truncated)?;
-
-    // More fragments, or not the first one (RFC 791 3.1).
-    if fragment & 0x3fff_u16.to_be() != 0 {
-        return Err(Verdict::Fragment);
-    }
-    let transport = if version_ihl == 0x45 {
-        L3 + 20
-    } else if version_ihl >> 4 == 4 && version_ihl & 0xf > 5 {
-        L3 + (version_ihl & 0xf) as usize * 4
-    } else {
-        return Err(Verdict::Malformed);
-    };
-    let port_proto = port_proto(packet, transport, protocol)?;
-    let addr = mapped(addr);
-    if !wanted(addr, port_proto) {
-        return Err(Verdict::NotVip);
-    }
-    Ok(Target {
+        source_port: 0,
         family: Family::V4,
-        tags: tags(L3),
-        transport,
-        addr,
-        port_proto,
-    })
-}
-
-#[inline(always)]
-fn ipv6<P: Packet + ?Sized, W: Wanted, const L3: usize>(
-    packet: &P,
-    wanted: W,
-) -> Result<Target, Verdict> {
-    let addr1: u64 = packet.load(L3 + 32).ok_or(Verdict::Truncated)?;
-    let addr0: u64 = packet.load(L3 + 24).ok_or(Verdict::Truncated)?;
-    let version: u8 = packet.load(L3).ok_or(Verdict::Truncated)?;
-    let next: u8 = packet.load(L3 + 6).ok_or(Verdict::Truncated)?;
-
-    if version >> 4 != 6 {
-        return Err(Verdict::Malformed);
-    }
-    if next == protocol::FRAGMENT {
-        return Err(Verdict::Fragment);
-    }
-    if next != protocol::TCP && next != protocol::UDP && protocol::EXTENSIONS.contains(&next) {
-        return Err(Verdict::ExtensionHeader);
-    }
-    let transport = L3 + 40;
-    let port_proto = port_proto(packet, transport, next)?;
-    let addr = [addr0, addr1];
-    if !wanted(addr, port_proto) {
-        return Err(Verdict::NotVip);
-    }
-    Ok(Target {
-        family: Family::V6,
-        tags: tags(L3),
-        transport,
-        addr,
-        port_proto,
-    })
-}
-
-#[inline(always)]
-fn port_proto<P: Packet + ?Sized>(packet: &P, l4: usize, protocol: u8) -> Result<u32, Verdict> {
-    if protocol != protocol::TCP && protocol != protocol::UDP {
-        return Err(Verdict::NotTransport);
-    }
-    let port: u16 = packet.load(l4 + 2).ok_or(Verdict::Truncated)?;
-    Ok(Service::key(port, protocol))
-}
-
-/// Finds out from whom a packet is that is for a service; `None` if it ends before that.
-#[inline(always)]
-pub fn client<P: Packet + ?Sized>(packet: &P, target: &Target) -> Option<Client> {
-    let addr = match (target.family, target.tags) {
-        (Family::V4, 0) => mapped(packet.load(14 + 12)?),
-        (Family::V4, 1) => mapped(packet.load(18 + 12)?),
-        (Family::V4, _) => mapped(packet.load(22 + 12)?),
-        (Family::V6, 0) => [packet.load(14 + 8)?, packet.load(14 + 16)?],
-        (Family::V6, 1) => [packet.load(18 + 8)?, packet.load(18 + 16)?],
-        (Family::V6, _) => [packet.load(22 + 8)?, packet.load(22 + 16)?],
+        signal: Signal(0),
     };
-    let port: u16 = packet.load(target.transport)?;
-    let signal = if target.protocol() == protocol::TCP {
-        Signal(packet.load(target.transport + 13)?)
-    } else {
-        // The whole header has to be there.
-        packet.load::<u16>(target.transport + 6)?;
-        Signal(0)
-    };
-    Some(Client { addr, port, signal })
-}
 
-impl Target {
     /// The protocol number.
     #[must_use]
     #[inline(always)]
     pub const fn protocol(&self) -> u8 {
         (self.port_proto >> 16) as u8
     }
+
+    /// The destination port, network byte order.
+    #[must_use]
+    #[inline(always)]
+    pub const fn destination_port(&self) -> u16 {
+        self.port_proto as u16
+    }
+
+    /// The IPv4 source address, as read.
+    #[must_use]
+    #[inline(always)]
+    pub const fn source4(&self) -> u32 {
+        (self.source[1] >> 32) as u32
+    }
+
+    /// Where the network header begins: 14, 18 or 22. The verifier forgets it on the way from one
+    /// function to another, so it is told again.
+    #[must_use]
+    #[inline(always)]
+    pub const fn l3(&self) -> usize {
+        self.l3 as usize & 31
+    }
+
+    /// Where what it carries begins, behind options and extension headers: [`MAX_L4`] at most.
+    #[must_use]
+    #[inline(always)]
+    pub const fn l4(&self) -> usize {
+        self.l4 as usize & (2 * MAX_L4 - 1)
+    }
+}
+
+/// Transport headers further in are not looked for.
+pub const MAX_L4: usize = 512;
+
+/// Which part of a fragmented packet it is; all zero: it is whole.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Part {
+    /// The packet's identification, as read.
+    pub identification: u32,
+    /// Where in the packet it lies, units of 8 bytes.
+    pub offset: u16,
+    /// 1 if others follow it.
+    pub more: u16,
+}
+
+impl Part {
+    /// Whether it is the whole packet.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_whole(self) -> bool {
+        self.offset == 0 && self.more == 0
+    }
+}
+
+/// A packet that may be steered, or why it is not plain or not wanted.
+pub enum Plain {
+    /// A TCP or UDP packet to an address of ours.
+    Head(Head),
+    /// To no address of ours.
+    NotWanted,
+    /// It has to be looked at more closely.
+    Other,
+}
+
+/// How much of a plain IPv4 packet has to be there: up to a whole TCP header. Shorter UDP packets
+/// are not plain; Ethernet pads them anyway.
+const PLAIN4: usize = 14 + 20 + 20;
+/// The same for IPv6.
+const PLAIN6: usize = 14 + 40 + 20;
+
+/// Reads a plain IPv4 packet without VLAN tag, if its destination is `wanted`. That is asked first:
+/// most packets are not, and then leave without the registers that the rest needs.
+#[inline(always)]
+pub fn plain4<P: Packet>(packet: &P, wanted: impl Fn([u64; 2]) -> bool) -> Plain {
+    const L3: usize = 14;
+    if !packet.has(PLAIN4) {
+        return Plain::Other;
+    }
+    // Destination address and ports; TTL, protocol, checksum and source address; the rest.
+    let (Some(to), Some(from), Some(first)) = (
+        packet.load::<u64>(L3 + 16),
+        packet.load::<u64>(L3 + 8),
+        packet.load::<u64>(L3),
+    ) else {
+        return Plain::Other;
+    };
+    let destination = mapped(to as u32);
+    if !wanted(destination) {
+        return Plain::NotWanted;
+    }
+    // Version 4, five words of header, no fragment (RFC 791 3.1).
+    const SHAPE: u64 = u64::from_le_bytes([0xff, 0, 0, 0, 0, 0, 0x3f, 0xff]);
+    let protocol = (from >> 8) as u8;
+    if first & SHAPE != 0x45 || protocol != protocol::TCP && protocol != protocol::UDP {
+        return Plain::Other;
+    }
+    let flags = if protocol == protocol::TCP {
+        packet.load::<u8>(L3 + 20 + 13).unwrap_or(0)
+    } else {
+        0
+    };
+    Plain::Head(Head {
+        family: Family::V4,
+        l3: L3 as u32,
+        l4: L3 as u32 + 20,
+        source: mapped((from >> 32) as u32),
+        destination,
+        source_port: (to >> 32) as u16,
+        port_proto: Service::key((to >> 48) as u16, protocol),
+        signal: Signal(flags),
+        part: Part::default(),
+    })
+}
+
+/// Reads a plain IPv6 packet; see [`plain4`].
+#[inline(always)]
+pub fn plain6<P: Packet>(packet: &P, wanted: impl Fn([u64; 2]) -> bool) -> Plain {
+    const L3: usize = 14;
+    if !packet.has(PLAIN6) {
+        return Plain::Other;
+    }
+    let (Some(ports), Some(to1), Some(to0), Some(from1), Some(from0), Some(first)) = (
+        packet.load::<u32>(L3 + 40),
+        packet.load::<u64>(L3 + 32),
+        packet.load::<u64>(L3 + 24),
+        packet.load::<u64>(L3 + 16),
+        packet.load::<u64>(L3 + 8),
+        packet.load::<u64>(L3),
+    ) else {
+        return Plain::Other;
+    };
+    let destination = [to0, to1];
+    if !wanted(destination) {
+        return Plain::NotWanted;
+    }
+    let protocol = (first >> 48) as u8;
+    if first & 0xf0 != 0x60 || protocol != protocol::TCP && protocol != protocol::UDP {
+        return Plain::Other;
+    }
+    let flags = if protocol == protocol::TCP {
+        packet.load::<u8>(L3 + 40 + 13).unwrap_or(0)
+    } else {
+        0
+    };
+    Plain::Head(Head {
+        family: Family::V6,
+        l3: L3 as u32,
+        l4: L3 as u32 + 40,
+        source: [from0, from1],
+        destination,
+        source_port: ports as u16,
+        port_proto: Service::key((ports >> 16) as u16, protocol),
+        signal: Signal(flags),
+        part: Part::default(),
+    })
+}
+
+/// Reads the Ethernet and network headers of any packet into `head`, if its destination is `wanted`.
+///
+/// # Errors
+///
+/// The verdict on a packet that cannot be steered, or is not wanted.
+#[inline(always)]
+pub fn network<P: Packet>(
+    packet: &P,
+    head: &mut Head,
+    wanted: impl Fn([u64; 2]) -> bool,
+) -> Result<(), Verdict> {
+    let mut l3 = 14;
+    let mut kind: u16 = packet.load(12).ok_or(Verdict::Truncated)?;
+    if kind == ethertype::VLAN || kind == ethertype::QINQ {
+        l3 = 18;
+        kind = packet.load(16).ok_or(Verdict::Truncated)?;
+        if kind == ethertype::VLAN {
+            l3 = 22;
+            kind = packet.load(20).ok_or(Verdict::Truncated)?;
+        }
+    }
+    match kind {
+        ethertype::IPV4 => ipv4(packet, head, l3, wanted),
+        ethertype::IPV6 => ipv6(packet, head, l3, wanted),
+        _ => Err(Verdict::NotIp),
+    }
+}
+
+#[inline(always)]
+fn ipv4<P: Packet>(
+    packet: &P,
+    head: &mut Head,
+    l3: usize,
+    wanted: impl Fn([u64; 2]) -> bool,
+) -> Result<(), Verdict> {
+    let to: u32 = packet.load(l3 + 16).ok_or(Verdict::Truncated)?;
+    let destination = mapped(to);
+    if !wanted(destination) {
+        return Err(Verdict::NotVip);
+    }
+    let source: u32 = packet.load(l3 + 12).ok_or(Verdict::Truncated)?;
+    let first: u64 = packet.load(l3).ok_or(Verdict::Truncated)?;
+    let words = first as usize & 0xf;
+    if first & 0xf0 != 0x40 || words < 5 {
+        return Err(Verdict::BadHeader);
+    }
+    let part = u16::from_be((first >> 48) as u16);
+    if words > 5 && source_routed(packet, l3 + 20, l3 + 4 * words)? {
+        return Err(Verdict::SourceRoute);
+    }
+    let protocol = packet.load(l3 + 9).ok_or(Verdict::Truncated)?;
+    *head = Head {
+        family: Family::V4,
+        l3: l3 as u32,
+        l4: (l3 + 4 * words) as u32,
+        source: mapped(source),
+        destination,
+        port_proto: Service::key(0, protocol),
+        source_port: 0,
+        signal: Signal(0),
+        part: Part {
+            identification: (first >> 32) as u16 as u32,
+            offset: part & 0x1fff,
+            more: (part >> 13) & 1,
+        },
+    };
+    Ok(())
+}
+
+/// Whether IPv4 options have one for a loose or strict source route (RFC 791 3.1). They are from
+/// the sender who wants an answer to go another way than routing says; hosts drop them.
+#[inline(always)]
+fn source_routed<P: Packet>(packet: &P, start: usize, end: usize) -> Result<bool, Verdict> {
+    let mut search = Options {
+        packet,
+        at: start,
+        end,
+        found: Ok(false),
+    };
+    // One option a round; 40 of one byte at most.
+    repeat(40, &mut search);
+    search.found
+}
+
+struct Options<'p, P> {
+    packet: &'p P,
+    at: usize,
+    end: usize,
+    found: Result<bool, Verdict>,
+}
+
+impl<P: Packet> Step for Options<'_, P> {
+    #[inline(always)]
+    fn step(&mut self) -> bool {
+        const END: u8 = 0;
+        const NOTHING: u8 = 1;
+        const LOOSE: u8 = 131;
+        const STRICT: u8 = 137;
+        // No IPv4 header ends behind 22 + 60; the verifier wants to see it.
+        if self.at >= self.end || self.at > 82 {
+            return false;
+        }
+        let Some(kind) = self.packet.load::<u8>(self.at) else {
+            self.found = Err(Verdict::Truncated);
+            return false;
+        };
+        match kind {
+            END => return false,
+            NOTHING => self.at += 1,
+            LOOSE | STRICT => {
+                self.found = Ok(true);
+                return false;
+            }
+            _ => {
+                let Some(length) = self.packet.load::<u8>(self.at + 1) else {
+                    self.found = Err(Verdict::Truncated);
+                    return false;
+                };
+                if length < 2 || self.at + length as usize > self.end {
+                    self.found = Err(Verdict::BadHeader);
+                    return false;
+                }
+                self.at += length as usize;
+            }
+        }
+        true
+    }
+}
+
+#[inline(always)]
+fn ipv6<P: Packet>(
+    packet: &P,
+    head: &mut Head,
+    l3: usize,
+    wanted: impl Fn([u64; 2]) -> bool,
+) -> Result<(), Verdict> {
+    let to1: u64 = packet.load(l3 + 32).ok_or(Verdict::Truncated)?;
+    let to0: u64 = packet.load(l3 + 24).ok_or(Verdict::Truncated)?;
+    let destination = [to0, to1];
+    if !wanted(destination) {
+        return Err(Verdict::NotVip);
+    }
+    let from1: u64 = packet.load(l3 + 16).ok_or(Verdict::Truncated)?;
+    let from0: u64 = packet.load(l3 + 8).ok_or(Verdict::Truncated)?;
+    let first: u64 = packet.load(l3).ok_or(Verdict::Truncated)?;
+    if first & 0xf0 != 0x60 {
+        return Err(Verdict::BadHeader);
+    }
+    let next = (first >> 48) as u8;
+    let payload = (first >> 32) as u16;
+    if payload == 0 && next == protocol::HOP_BY_HOP {
+        return Err(Verdict::Jumbogram);
+    }
+    let mut extensions = Extensions {
+        packet,
+        at: l3 + 40,
+        next,
+        fragment: Part::default(),
+        stuck: None,
+        arrived: false,
+    };
+    repeat(MAX_EXTENSIONS + 1, &mut extensions);
+    if let Some(verdict) = extensions.stuck {
+        return Err(verdict);
+    }
+    if !extensions.arrived || extensions.at > MAX_L4 {
+        return Err(Verdict::ExtensionHeader);
+    }
+    *head = Head {
+        family: Family::V6,
+        l3: l3 as u32,
+        l4: extensions.at as u32,
+        source: [from0, from1],
+        destination,
+        port_proto: Service::key(0, extensions.next),
+        source_port: 0,
+        signal: Signal(0),
+        part: extensions.fragment,
+    };
+    Ok(())
+}
+
+/// How many IPv6 extension headers are looked at.
+const MAX_EXTENSIONS: u32 = 6;
+
+/// Follows IPv6 extension headers (RFC 8200 section 4).
+struct Extensions<'p, P> {
+    packet: &'p P,
+    at: usize,
+    next: u8,
+    fragment: Part,
+    /// Why it cannot go on; `None`: it may, or is there.
+    stuck: Option<Verdict>,
+    arrived: bool,
+}
+
+impl<P: Packet> Extensions<'_, P> {
+    /// The length of the header here; `None`: it is no extension header.
+    #[inline(always)]
+    fn length(&mut self) -> Result<Option<usize>, Verdict> {
+        let (packet, at) = (self.packet, self.at);
+        let units = || packet.load::<u8>(at + 1).ok_or(Verdict::Truncated);
+        match self.next {
+            protocol::HOP_BY_HOP | protocol::DESTINATION_OPTIONS => {
+                Ok(Some(8 + 8 * units()? as usize))
+            }
+            // Segments left: it is not yet where it wants to go.
+            protocol::ROUTING if packet.load::<u8>(at + 3).ok_or(Verdict::Truncated)? != 0 => {
+                Err(Verdict::SourceRoute)
+            }
+            protocol::ROUTING => Ok(Some(8 + 8 * units()? as usize)),
+            protocol::AUTHENTICATION => Ok(Some(8 + 4 * units()? as usize)),
+            protocol::FRAGMENT => {
+                let identification = packet.load(at + 4).ok_or(Verdict::Truncated)?;
+                let part: u16 = packet.load(at + 2).ok_or(Verdict::Truncated)?;
+                let part = u16::from_be(part);
+                self.fragment = Part {
+                    identification,
+                    offset: part >> 3,
+                    more: part & 1,
+                };
+                Ok(Some(8))
+            }
+            other if protocol::OTHER_EXTENSIONS.contains(&other) => Err(Verdict::ExtensionHeader),
+            _ => Ok(None),
+        }
+    }
+}
+
+impl<P: Packet> Step for Extensions<'_, P> {
+    #[inline(always)]
+    fn step(&mut self) -> bool {
+        // What follows in a later fragment is no header.
+        if self.fragment.offset != 0 {
+            self.arrived = true;
+            return false;
+        }
+        if self.at > MAX_L4 {
+            self.stuck = Some(Verdict::ExtensionHeader);
+            return false;
+        }
+        match self.length() {
+            Ok(None) => {
+                self.arrived = true;
+                false
+            }
+            Ok(Some(length)) => match self.packet.load(self.at) {
+                Some(next) => {
+                    self.next = next;
+                    self.at += length;
+                    true
+                }
+                None => {
+                    self.stuck = Some(Verdict::Truncated);
+                    false
+                }
+            },
+            Err(verdict) => {
+                self.stuck = Some(verdict);
+                false
+            }
+        }
+    }
+}
+
+/// Reads the ports behind a network header, and TCP's flags; `None` if the transport header is not
+/// all there.
+#[inline(always)]
+pub fn transport<P: Packet>(packet: &P, head: &mut Head) -> Option<()> {
+    if head.protocol() == protocol::TCP {
+        packet.load::<u32>(head.l4() + 16)?;
+        head.signal = Signal(packet.load(head.l4() + 13)?);
+    } else {
+        packet.load::<u16>(head.l4() + 6)?;
+    }
+    let ports: u32 = packet.load(head.l4())?;
+    head.source_port = ports as u16;
+    head.port_proto = Service::key((ports >> 16) as u16, head.protocol());
+    Some(())
 }

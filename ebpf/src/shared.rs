@@ -56,6 +56,59 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Adds to it, wrapping, and returns what it was: one atomic instruction.
+    #[inline(always)]
+    pub fn fetch_add(&self, value: u64) -> u64 {
+        #[cfg(not(target_arch = "bpf"))]
+        return self
+            .word
+            .fetch_add(value, core::sync::atomic::Ordering::Relaxed);
+        #[cfg(target_arch = "bpf")]
+        {
+            let mut word = value;
+            // SAFETY: the cell is valid and aligned. The standard library has no atomics for this
+            // target, which has them since instruction set v3 (Linux 5.12).
+            unsafe {
+                core::arch::asm!(
+                    "{word} = atomic_fetch_add((u64 *)({at} + 0), {word})",
+                    word = inout(reg) word,
+                    at = in(reg) self.word.get(),
+                    options(nostack)
+                );
+            }
+            word
+        }
+    }
+
+    /// Makes it `new` if it is `old`, and returns what it was: one atomic instruction.
+    #[inline(always)]
+    pub fn compare_exchange(&self, old: u64, new: u64) -> u64 {
+        #[cfg(not(target_arch = "bpf"))]
+        {
+            use core::sync::atomic::Ordering::SeqCst;
+            match self.word.compare_exchange(old, new, SeqCst, SeqCst) {
+                Ok(was) | Err(was) => was,
+            }
+        }
+        #[cfg(target_arch = "bpf")]
+        {
+            let mut word = old;
+            // SAFETY: as in `fetch_add`. The instruction compares with r0.
+            unsafe {
+                core::arch::asm!(
+                    "r0 = cmpxchg_64({at} + 0, r0, {new})",
+                    inout("r0") word,
+                    at = in(reg) self.word.get(),
+                    new = in(reg) new,
+                    options(nostack)
+                );
+            }
+            word
+        }
+    }
+}
+
 #[cfg(not(target_arch = "bpf"))]
 const fn value_cell(value: u64) -> core::sync::atomic::AtomicU64 {
     core::sync::atomic::AtomicU64::new(value)

@@ -1,26 +1,37 @@
-//! The way of a packet: service look-up, flow table, ring, rewrite, verdict.
+//! The way of a packet.
 //!
 //! ```text
-//! for whom? -> service? no: NotVip
-//!       -> frame to us? no: OtherHost · from a peer? yes: Delivered
-//!       -> flow known and its backend alive? its backend
-//!          else the ring's choice, recorded
-//!       -> rewrite for the backend's mode
+//! to an address of ours? no: NotVip
+//!   plain TCP or UDP ------------------> service? no: see `address`
+//!   other: fragment, ICMP, wrapped, ...    -> frame to us? no: OtherHost · from a peer? Delivered
+//!     (see `general`)                      -> flow known and its backend alive? its backend
+//!                                             else a new one's: see `arrive`
+//!                                          -> rewrite for the backend's mode
 //! ```
-
-use crate::shared::Shared;
+//!
+//! What packets of a known flow need stands here and is compiled into one function; everything else
+//! is a function of its own, so that it costs them nothing.
 
 use crate::{
-    abi::{Backend, BackendState, Control, MacOwner, Mode, RING_LINE, RingLine, Service},
-    flow::{self, Key, Key4, Key6, Set4, Set6, State, Value, WAYS},
+    abi::{
+        Backend, BackendState, Control, FragmentSet, Hop, Load, MacOwner, Mode, RingLine, Service,
+        SynLimit,
+    },
+    arrive,
+    event::Event,
+    flow::{self, Entry, Key, Key4, Key6, Set4, Set6, Value, WAYS},
+    general::next,
     hash,
     packet::Packet,
-    parse::{Client, Family, Target, client, target},
-    rewrite::{self, Stuck},
+    parse::{Family, Head, Plain, ethertype, plain4, plain6},
+    parts::Parts,
+    rewrite,
+    shared::Shared,
     verdict::Verdict,
 };
 
-/// The maps, and the clock. In the kernel each look-up is inlined array access.
+/// The maps, and the clock. In the kernel each look-up but [`Tables::source`] is inlined array
+/// access.
 pub trait Tables {
     /// The one entry of the control map.
     fn control(&self) -> Option<&Control>;
@@ -28,6 +39,8 @@ pub trait Tables {
     fn service(&self, slot: u32) -> Option<&Service>;
     /// A backend by id.
     fn backend(&self, id: u16) -> Option<&Backend>;
+    /// What a backend bears, by its id.
+    fn load(&self, id: u16) -> Option<&Load>;
     /// A line of the rings.
     fn ring_line(&self, line: u32) -> Option<&RingLine>;
     /// A slot of the MAC tables.
@@ -36,10 +49,23 @@ pub trait Tables {
     fn set4(&self, hash: u64) -> Option<&Set4>;
     /// The set of an IPv6 flow, by its hash.
     fn set6(&self, hash: u64) -> Option<&Set6>;
+    /// A set of translated flows.
+    fn nat(&self, set: u32) -> Option<&Set6>;
+    /// The way back of a translated flow.
+    fn hop(&self, place: u32) -> Option<&Hop>;
+    /// A set of fragmented packets.
+    fn fragments(&self, set: u32) -> Option<&FragmentSet>;
+    /// The limit of a service's new flows, by its id.
+    fn limit(&self, service: u32) -> Option<&SynLimit>;
+    /// What is done with new flows of a service from an address: a [`crate::abi::SourceRule`];
+    /// `None`: nothing is said.
+    fn source(&self, service: u32, source: [u64; 2]) -> Option<u32>;
+    /// Whether one more error message may be sent now.
+    fn may_tell(&self) -> bool;
+    /// Counts an event.
+    fn event(&self, event: Event);
     /// The kernel's jiffies.
     fn jiffies(&self) -> u64;
-    /// The interface the packet came in through.
-    fn ingress(&self) -> u32;
 }
 
 /// What was decided about a packet.
@@ -51,13 +77,15 @@ pub struct Decision {
     pub service: u32,
     /// The backend it goes to; 0: none.
     pub backend: u16,
-    /// The interface it leaves through, for [`Verdict::DsrRedirect`].
+    /// The interface it leaves through, where its fate is [`crate::verdict::Fate::Out`].
     pub ifindex: u32,
 }
 
 impl Decision {
+    /// A packet of no service.
+    #[must_use]
     #[inline(always)]
-    const fn new(verdict: Verdict) -> Self {
+    pub const fn new(verdict: Verdict) -> Self {
         Self {
             verdict,
             service: 0,
@@ -65,105 +93,192 @@ impl Decision {
             ifindex: 0,
         }
     }
+
+    /// In one word, for functions of the program to return: verdict in bits 0-7, service in 8-19,
+    /// backend in 20-35, interface in 36-63 (Linux numbers them upwards from 1).
+    #[must_use]
+    #[inline(always)]
+    pub const fn pack(self) -> u64 {
+        self.verdict as u64
+            | (self.service as u64 & 0xfff) << 8
+            | (self.backend as u64) << 20
+            | (self.ifindex as u64) << 36
+    }
+
+    /// From the word.
+    #[must_use]
+    #[inline(always)]
+    pub const fn unpack(word: u64) -> Self {
+        Self {
+            verdict: Verdict::unpack(word),
+            service: (word >> 8) as u32 & 0xfff,
+            backend: (word >> 20) as u16,
+            ifindex: (word >> 36) as u32,
+        }
+    }
 }
 
-/// Decides whether a packet is for a service. Most are not, so this comes first and costs little:
-/// what comes after is read only then.
-///
-/// # Errors
-///
-/// The verdict on a packet that is not.
+/// Decides about a packet, and rewrites it where it is forwarded.
 #[inline(always)]
-pub fn classify<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T) -> Result<Target, Verdict> {
-    let control = tables.control().ok_or(Verdict::NotVip)?;
-    let seed = (control.services.load() >> 32) as u32;
-    target(packet, |addr, port_proto| {
-        let (word, bit) = hash::service_filter(hash::service(addr, port_proto, seed));
-        control.filter[word].load() & bit != 0
+pub fn run<P: Packet, T: Parts>(packet: &mut P, tables: &T) -> Decision {
+    let (Some(control), Some(kind)) = (tables.control(), packet.load::<u16>(12)) else {
+        return Decision::new(Verdict::Truncated);
+    };
+    let wanted = |addr| is_ours(control, addr);
+    // A call of its own for each family: what differs is then constant in it.
+    match kind {
+        ethertype::IPV4 => match plain4(packet, wanted) {
+            Plain::Head(head) => return steer(packet, tables, control, &head),
+            Plain::NotWanted => return Decision::new(Verdict::NotVip),
+            Plain::Other => {}
+        },
+        ethertype::IPV6 => match plain6(packet, wanted) {
+            Plain::Head(head) => return steer(packet, tables, control, &head),
+            Plain::NotWanted => return Decision::new(Verdict::NotVip),
+            Plain::Other => {}
+        },
+        ethertype::VLAN | ethertype::QINQ => {}
+        _ => return Decision::new(Verdict::NotIp),
+    }
+    let mut head = Head::EMPTY;
+    let found = tables.general(packet, &mut head);
+    Decision::unpack(match found & 0xff {
+        next::STEER => tables.any(packet, &head),
+        next::MESSAGE => tables.message(packet, &head),
+        next::PART => tables.part(packet, &head),
+        next::UNWRAP => tables.unwrap(packet, &head),
+        _ => return Decision::new(Verdict::unpack(found >> 8)),
     })
 }
 
-/// Decides about a packet that [`classify`] let through, and rewrites it where it is forwarded.
+/// Whether an address may be ours. Most are not, so this comes first and costs little.
 #[inline(always)]
-pub fn steer<P: Packet + ?Sized, T: Tables>(
+pub fn is_ours(control: &Control, addr: [u64; 2]) -> bool {
+    let seed = (control.services.load() >> 32) as u32;
+    let (word, bit) = hash::address_filter(hash::address(addr, seed));
+    control.filter[word].load() & bit != 0
+}
+
+/// Decides about a TCP or UDP packet to an address of ours.
+#[inline(always)]
+pub fn steer<P: Packet, T: Parts>(
     packet: &mut P,
     tables: &T,
-    target: &Target,
+    control: &Control,
+    head: &Head,
 ) -> Decision {
-    let Some(control) = tables.control() else {
-        return Decision::new(Verdict::NotVip);
-    };
-    let Some(service) = find_service(tables, control, target) else {
-        return Decision::new(Verdict::NotVip);
+    let Some((slot, service)) = find(tables, control, head.destination, head.port_proto) else {
+        return Decision::unpack(tables.address(packet, head));
     };
     let mut decision = Decision {
         service: service.id,
         ..Decision::new(Verdict::BadBackend)
     };
-    let Some(client) = client(packet, target) else {
-        decision.verdict = Verdict::Truncated;
-        return decision;
-    };
-    decision.verdict = match arrival(packet, tables, control) {
-        Arrival::Ours => {
-            let (id, choice) = choose(tables, control, service, target, &client);
-            decision.backend = id;
-            match choice {
-                Ok((backend, state)) => {
-                    decision.ifindex = backend.ifindex;
-                    deliver(packet, tables, target, backend, state)
-                }
-                Err(verdict) => verdict,
-            }
+    match arrival(packet, tables, control) {
+        Arrival::Ours => {}
+        Arrival::Other => {
+            decision.verdict = Verdict::OtherHost;
+            return decision;
         }
-        Arrival::Other => Verdict::OtherHost,
-        Arrival::FromPeer => Verdict::Delivered,
-        Arrival::Truncated => Verdict::Truncated,
+        Arrival::FromPeer => {
+            decision.verdict = Verdict::Delivered;
+            return decision;
+        }
+    }
+    let (id, backend, state) = match known(tables, control, service, head) {
+        Some(known) => known,
+        None => {
+            let (id, refusal) = arrive::unpack(tables.arrive(packet, head, slot));
+            decision.backend = id;
+            if let Some(verdict) = refusal {
+                decision.verdict = verdict;
+                return decision;
+            }
+            let Some((backend, state)) = usable(tables, id) else {
+                return decision;
+            };
+            (id, backend, state)
+        }
     };
+    decision.backend = id;
+    decision.ifindex = backend.ifindex;
+    decision.verdict = deliver(packet, tables, head, id, backend, state);
     decision
 }
 
-/// The service in one of its two slots.
+/// A backend in use.
 #[inline(always)]
-fn find_service<'t, T: Tables>(
+pub fn usable<T: Tables>(tables: &T, id: u16) -> Option<(&Backend, BackendState)> {
+    let backend = tables.backend(id)?;
+    Some((backend, BackendState::unpack(backend.state.load())?))
+}
+
+/// Makes the packet one for its backend.
+#[inline(always)]
+pub fn deliver<P: Packet, T: Parts>(
+    packet: &mut P,
+    tables: &T,
+    head: &Head,
+    id: u16,
+    backend: &Backend,
+    state: BackendState,
+) -> Verdict {
+    match state.mode {
+        Mode::Local => Verdict::Local,
+        Mode::Dsr => match rewrite::forward(packet, tables, head, state.mac, backend.source.load()) {
+            Ok(()) => Verdict::Dsr,
+            Err(stuck) => stuck.verdict(),
+        },
+        Mode::Ipip | Mode::Gue => Verdict::unpack(tables.wrap(packet, head, id)),
+        Mode::Nat => Verdict::unpack(tables.translate(packet, head, id)),
+    }
+}
+
+/// The entry of a service, or of an address, in one of its two slots, and that slot.
+#[inline(always)]
+pub fn find<'t, T: Tables>(
     tables: &'t T,
     control: &Control,
-    target: &Target,
-) -> Option<&'t Service> {
+    addr: [u64; 2],
+    port_proto: u32,
+) -> Option<(u32, &'t Service)> {
     let table = control.services.load();
     let base = table as u32;
-    let hash = hash::service(target.addr, target.port_proto, (table >> 32) as u32);
-    let (first, second) = hash::service_slots(hash);
+    let address = hash::address(addr, (table >> 32) as u32);
+    let (first, second) = hash::service_slots(hash::service(address, port_proto));
+    let matches = |service: &Service| {
+        service.port_proto == port_proto
+            && service.addr[1] == addr[1]
+            && service.addr[0] == addr[0]
+    };
     let service = tables.service(base + first)?;
-    if matches(service, target) {
-        return Some(service);
+    if matches(service) {
+        return Some((base + first, service));
     }
     let service = tables.service(base + second)?;
-    matches(service, target).then_some(service)
+    matches(service).then_some((base + second, service))
 }
 
-#[inline(always)]
-fn matches(service: &Service, target: &Target) -> bool {
-    service.port_proto == target.port_proto
-        && service.addr[1] == target.addr[1]
-        && service.addr[0] == target.addr[0]
-}
-
-/// Whom a frame for a service is from and to.
-enum Arrival {
+/// Whom a frame is from and to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// To this host.
     Ours,
+    /// To another one.
     Other,
+    /// To this host, and a peer forwarded it.
     FromPeer,
-    Truncated,
 }
 
+/// Whom a frame is from and to.
 #[inline(always)]
-fn arrival<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T, control: &Control) -> Arrival {
-    let (Some(to), Some(from)) = (
-        rewrite::destination_mac(packet),
-        rewrite::source_mac(packet),
-    ) else {
-        return Arrival::Truncated;
+pub fn arrival<P: Packet, T: Tables>(packet: &P, tables: &T, control: &Control) -> Arrival {
+    // The last one first: the other is then within bounds too, and the verifier knows.
+    let Some(from) = rewrite::source_mac(packet) else {
+        return Arrival::Other;
+    };
+    let Some(to) = rewrite::destination_mac(packet) else {
+        return Arrival::Other;
     };
     let table = control.macs.load();
     if !is_known(tables, table, to, MacOwner::Own) {
@@ -184,127 +299,53 @@ fn is_known<T: Tables>(tables: &T, table: u64, mac: u64, owner: MacOwner) -> boo
     }
 }
 
-type Choice<'t> = Result<(&'t Backend, BackendState), Verdict>;
-
-/// The flow's backend, or the ring's.
+/// The backend of a known flow that may keep it, for a packet that changes nothing about that: no
+/// SYN, and no service whose QUIC connection ids decide.
 #[inline(always)]
-fn choose<'t, T: Tables>(
+fn known<'t, T: Tables>(
     tables: &'t T,
     control: &Control,
     service: &Service,
-    target: &Target,
-    client: &Client,
-) -> (u16, Choice<'t>) {
+    head: &Head,
+) -> Option<(u16, &'t Backend, BackendState)> {
+    if head.signal.opens() || service.policy().is_quic() {
+        return None;
+    }
     let seed = control.flow_seed.load();
-    match target.family {
+    match head.family {
         Family::V4 => {
-            let address = (client.addr[1] >> 32) as u32;
-            let key = Key4::new(address, client.port, service.id);
+            let key = Key4::new(head.source4(), head.source_port, service.id);
             let hash = hash::flow4(key.0, seed);
-            match tables.set4(hash) {
-                Some(set) => choose_in(tables, control, service, client, &set.0, key, hash),
-                None => (0, Err(Verdict::BadBackend)),
-            }
+            known_in(tables, &tables.set4(hash)?.0, key, hash, head)
         }
         Family::V6 => {
-            let key = Key6::new(client.addr, client.port, service.id);
+            let key = Key6::new(head.source, head.source_port, service.id);
             let hash = hash::flow6(key.0, seed);
-            match tables.set6(hash) {
-                Some(set) => choose_in(tables, control, service, client, &set.0, key, hash),
-                None => (0, Err(Verdict::BadBackend)),
-            }
+            known_in(tables, &tables.set6(hash)?.0, key, hash, head)
         }
     }
 }
 
 #[inline(always)]
-fn choose_in<'t, T: Tables, K: Key>(
+fn known_in<'t, T: Tables, K: Key>(
     tables: &'t T,
-    control: &Control,
-    service: &Service,
-    client: &Client,
     set: &[K::Entry; WAYS],
     key: K,
     hash: u64,
-) -> (u16, Choice<'t>) {
+    head: &Head,
+) -> Option<(u16, &'t Backend, BackendState)> {
     let tag = flow::tag(hash);
-    let now = flow::seen(tables.jiffies());
-    let found = flow::find(set, key, tag);
-    if let Some((entry, Some(value))) = found {
-        // A SYN on a closing flow is a new connection from the same port.
-        let reopened = value.state.is_closing() && client.signal.opens();
-        if !reopened
-            && let Some(backend) = tables.backend(value.backend)
-            && let Some(state) = BackendState::unpack(backend.state.load())
-            && state.alive
-            && state.generation == value.generation
-        {
-            let new = Value {
-                state: value.state.after(client.signal),
-                seen: now,
-                ..value
-            };
-            flow::touch(entry, value, new, tag);
-            return (value.backend, Ok((backend, state)));
-        }
+    let entry = flow::find(set, key)?;
+    let value = Value::unpack(entry.value().load(), tag)?;
+    let (backend, state) = usable(tables, value.backend)?;
+    if !state.alive || state.generation != value.generation {
+        return None;
     }
-    let id = from_ring(tables, service, client);
-    if id == 0 {
-        return (0, Err(Verdict::NoBackend));
-    }
-    let Some(backend) = tables.backend(id) else {
-        return (id, Err(Verdict::BadBackend));
+    let new = Value {
+        state: value.state.after(head.signal),
+        seen: flow::seen(tables.jiffies()),
+        ..value
     };
-    let Some(state) = BackendState::unpack(backend.state.load()) else {
-        return (id, Err(Verdict::BadBackend));
-    };
-    let entry = match found {
-        Some((entry, _)) => Some(entry),
-        None => flow::victim::<K>(set, now, control.established_idle.load() as u32),
-    };
-    if let Some(entry) = entry {
-        let generation = state.generation;
-        let value = Value {
-            backend: id,
-            generation,
-            state: State::first(client.signal),
-            seen: now,
-        };
-        flow::record(entry, key, tag, value);
-    }
-    (id, Ok((backend, state)))
-}
-
-/// The backend of a new flow; 0: none.
-#[inline(always)]
-fn from_ring<T: Tables>(tables: &T, service: &Service, client: &Client) -> u16 {
-    let (first, slots) = service.ring();
-    let slot = hash::reduce(hash::ring(client.addr, client.port, service.salt), slots);
-    match tables.ring_line(first + slot / RING_LINE) {
-        Some(line) if slots != 0 => line.backends[(slot % RING_LINE) as usize],
-        _ => 0,
-    }
-}
-
-/// Makes the packet one for its backend.
-#[inline(always)]
-fn deliver<P: Packet + ?Sized, T: Tables>(
-    packet: &mut P,
-    tables: &T,
-    target: &Target,
-    backend: &Backend,
-    state: BackendState,
-) -> Verdict {
-    match state.mode {
-        Mode::Local => Verdict::Local,
-        Mode::Dsr => {
-            let source = backend.source_mac.load();
-            match rewrite::forward(packet, target, state.mac, source) {
-                Ok(()) if backend.ifindex == tables.ingress() => Verdict::Dsr,
-                Ok(()) => Verdict::DsrRedirect,
-                Err(Stuck::TtlExpired) => Verdict::TtlExpired,
-                Err(Stuck::Truncated) => Verdict::Truncated,
-            }
-        }
-    }
+    arrive::touch(tables, entry, value, new, tag);
+    Some((value.backend, backend, state))
 }

@@ -1,24 +1,35 @@
-//! The ways a packet can end. Each is mapped to an XDP action in one exhaustive match and counted
-//! under its own name.
+//! The ways a packet can end. Each has one fate and one counter.
 
-/// What was done with a packet, and why.
+/// What was decided about a packet, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Verdict {
     /// Neither IPv4 nor IPv6.
     NotIp,
-    /// IP, but neither TCP nor UDP.
-    NotTransport,
-    /// No service of ours.
+    /// To no address of ours.
     NotVip,
+    /// To an address of ours, but no service of it: another port or protocol.
+    NoService,
     /// Ends before its headers do.
     Truncated,
     /// A header contradicts itself: version, header length.
-    Malformed,
-    /// A fragment: its ports are elsewhere.
-    Fragment,
-    /// IPv6 with extension headers before the transport header.
+    BadHeader,
+    /// It says it is longer than it is, or shorter than its headers.
+    BadLength,
+    /// Wants to choose its way: IPv4 source route options, an IPv6 routing header with segments left.
+    SourceRoute,
+    /// IPv6 with an extension header that is not known, or with more than are looked at.
     ExtensionHeader,
+    /// An IPv6 jumbogram (RFC 2675).
+    Jumbogram,
+    /// From or to port 0.
+    ZeroPort,
+    /// From the address it is to: a LAND attack.
+    Land,
+    /// A first fragment without the whole transport header (RFC 1858), or one that overlaps it.
+    TinyFragment,
+    /// A later fragment of a packet whose first one was not seen.
+    EarlyFragment,
     /// For a service, but in a frame to another host: flooded by a switch or seen in promiscuous
     /// mode. The stack drops it.
     OtherHost,
@@ -26,10 +37,32 @@ pub enum Verdict {
     Delivered,
     /// This host is its backend; the stack takes it.
     Local,
-    /// Sent to its backend, out of the interface it came in through.
+    /// Sent to its backend with another MAC.
     Dsr,
-    /// Sent to its backend through another interface.
-    DsrRedirect,
+    /// Sent to its backend in a packet around it.
+    Tunnel,
+    /// Sent to its backend, translated.
+    Nat,
+    /// A backend's answer, translated and sent to its client.
+    NatReturn,
+    /// To an address that translated packets come from, but of no flow; the stack refuses it.
+    NatUnknown,
+    /// No port is left to translate a new flow with; the stack refuses it.
+    NatExhausted,
+    /// A peer sent it here in a packet around it, which is off; the stack takes it.
+    Unwrapped,
+    /// What was in the packet around it is no packet, or its mark of congestion was lost (RFC 6040).
+    BadTunnel,
+    /// An echo request, answered.
+    Echo,
+    /// Too big for the way to its backend; its sender was told.
+    TooBig,
+    /// Too big for the way to its backend; its sender was told of others lately, or cannot be told.
+    TooBigDropped,
+    /// A new flow from a network that is not allowed.
+    Denied,
+    /// A new flow beyond what its service allows in a second.
+    Limited,
     /// No backend is healthy; the stack refuses it, so that the client knows at once.
     NoBackend,
     /// The backend's entry is unusable: a state between two updates.
@@ -47,8 +80,8 @@ pub enum Fate {
     Drop,
     /// Out again where it came in.
     Tx,
-    /// Out of another interface.
-    Redirect,
+    /// Out of the interface that was decided on: where it came in, or another one.
+    Out,
 }
 
 impl Verdict {
@@ -56,23 +89,62 @@ impl Verdict {
     pub const COUNT: usize = Self::ALL.len();
 
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 32] = [
         Self::NotIp,
-        Self::NotTransport,
         Self::NotVip,
+        Self::NoService,
         Self::Truncated,
-        Self::Malformed,
-        Self::Fragment,
+        Self::BadHeader,
+        Self::BadLength,
+        Self::SourceRoute,
         Self::ExtensionHeader,
+        Self::Jumbogram,
+        Self::ZeroPort,
+        Self::Land,
+        Self::TinyFragment,
+        Self::EarlyFragment,
         Self::OtherHost,
         Self::Delivered,
         Self::Local,
         Self::Dsr,
-        Self::DsrRedirect,
+        Self::Tunnel,
+        Self::Nat,
+        Self::NatReturn,
+        Self::NatUnknown,
+        Self::NatExhausted,
+        Self::Unwrapped,
+        Self::BadTunnel,
+        Self::Echo,
+        Self::TooBig,
+        Self::TooBigDropped,
+        Self::Denied,
+        Self::Limited,
         Self::NoBackend,
         Self::BadBackend,
         Self::TtlExpired,
     ];
+
+    /// The verdict with this number.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        if (number as usize) < Self::COUNT {
+            // SAFETY: the numbers run from 0 to COUNT - 1 without a gap, which a test checks.
+            Some(unsafe { core::mem::transmute::<u8, Self>(number) })
+        } else {
+            None
+        }
+    }
+
+    /// From what a function of the program returned: its number.
+    #[must_use]
+    #[inline(always)]
+    pub const fn unpack(number: u64) -> Self {
+        match Self::from_number(number as u8) {
+            Some(verdict) => verdict,
+            None => Self::BadBackend,
+        }
+    }
 
     /// What becomes of the packet.
     #[must_use]
@@ -80,19 +152,37 @@ impl Verdict {
     pub const fn fate(self) -> Fate {
         match self {
             Self::NotIp
-            | Self::NotTransport
             | Self::NotVip
+            | Self::NoService
             | Self::Truncated
-            | Self::Malformed
-            | Self::Fragment
+            | Self::BadHeader
             | Self::ExtensionHeader
             | Self::OtherHost
             | Self::Delivered
             | Self::Local
+            | Self::NatUnknown
+            | Self::NatExhausted
+            | Self::Unwrapped
             | Self::NoBackend => Fate::Pass,
-            Self::BadBackend | Self::TtlExpired => Fate::Drop,
-            Self::Dsr => Fate::Tx,
-            Self::DsrRedirect => Fate::Redirect,
+            Self::BadLength
+            | Self::SourceRoute
+            | Self::Jumbogram
+            | Self::ZeroPort
+            | Self::Land
+            | Self::TinyFragment
+            | Self::EarlyFragment
+            | Self::BadTunnel
+            | Self::TooBigDropped
+            | Self::Denied
+            | Self::Limited
+            | Self::BadBackend
+            | Self::TtlExpired => Fate::Drop,
+            Self::Echo
+            | Self::TooBig => Fate::Tx,
+            Self::Dsr
+            | Self::Tunnel
+            | Self::Nat
+            | Self::NatReturn => Fate::Out,
         }
     }
 
@@ -101,17 +191,34 @@ impl Verdict {
     pub const fn name(self) -> &'static str {
         match self {
             Self::NotIp => "not-ip",
-            Self::NotTransport => "not-transport",
             Self::NotVip => "not-vip",
+            Self::NoService => "no-service",
             Self::Truncated => "truncated",
-            Self::Malformed => "malformed",
-            Self::Fragment => "fragment",
+            Self::BadHeader => "bad-header",
+            Self::BadLength => "bad-length",
+            Self::SourceRoute => "source-route",
             Self::ExtensionHeader => "extension-header",
+            Self::Jumbogram => "jumbogram",
+            Self::ZeroPort => "zero-port",
+            Self::Land => "land",
+            Self::TinyFragment => "tiny-fragment",
+            Self::EarlyFragment => "early-fragment",
             Self::OtherHost => "other-host",
             Self::Delivered => "delivered",
             Self::Local => "local",
             Self::Dsr => "dsr",
-            Self::DsrRedirect => "dsr-redirect",
+            Self::Tunnel => "tunnel",
+            Self::Nat => "nat",
+            Self::NatReturn => "nat-return",
+            Self::NatUnknown => "nat-unknown",
+            Self::NatExhausted => "nat-exhausted",
+            Self::Unwrapped => "unwrapped",
+            Self::BadTunnel => "bad-tunnel",
+            Self::Echo => "echo",
+            Self::TooBig => "too-big",
+            Self::TooBigDropped => "too-big-dropped",
+            Self::Denied => "denied",
+            Self::Limited => "limited",
             Self::NoBackend => "no-backend",
             Self::BadBackend => "bad-backend",
             Self::TtlExpired => "ttl-expired",
@@ -127,11 +234,13 @@ mod tests {
     fn numbers_follow_the_list_and_names_are_unique() {
         for (number, verdict) in Verdict::ALL.into_iter().enumerate() {
             assert_eq!(verdict as usize, number);
+            assert_eq!(Verdict::from_number(number as u8), Some(verdict));
             assert!(
                 Verdict::ALL[..number]
                     .iter()
                     .all(|other| other.name() != verdict.name())
             );
         }
+        assert_eq!(Verdict::from_number(Verdict::COUNT as u8), None);
     }
 }

@@ -1,0 +1,150 @@
+//! What the program reads about the node as a whole.
+
+use crate::shared::Shared;
+
+/// Words of the filter before the service table, 65,536 bits: a thousand addresses fill 1.5 %.
+pub const FILTER_WORDS: usize = 1 << 10;
+
+/// How many addresses translated packets can come from.
+pub const NAT_ADDRESSES: usize = 8;
+
+/// What the program reads once a packet: its first cache line and the filter; the rest where it is
+/// needed.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Control {
+    /// Which service table is in use and its seed: `seed << 32 | first slot`.
+    pub services: Shared,
+    /// Which MAC table is in use and its seed: `seed << 32 | first slot`.
+    pub macs: Shared,
+    /// Seeds the flow tables' hash, so that nobody outside can aim at a set. Never changes while
+    /// the flow tables live.
+    pub flow_seed: Shared,
+    /// The daemon's last sign of life, nanoseconds of CLOCK_BOOTTIME.
+    pub heartbeat_ns: Shared,
+    /// How long an established flow must have been idle before a new one may take its place, in
+    /// units of [`crate::flow::SEEN_SHIFT`] jiffies.
+    pub established_idle: Shared,
+    /// [`NatTimeouts`], two words.
+    pub nat_timeouts: [Shared; 2],
+    /// [`NatPool`].
+    pub nat_pool: Shared,
+    /// Where wrapped IPv4 packets come from: `mask << 32 | network`, as read from a packet; a hash
+    /// of the client fills the bits that the mask leaves.
+    pub tunnel4: Shared,
+    /// The same for IPv6: the network's two words, then the mask's.
+    pub tunnel6: [Shared; 4],
+    /// The UDP port of GUE, network byte order.
+    pub gue_port: Shared,
+    /// Zero.
+    pub reserved: [Shared; 2],
+    /// The addresses that translated packets come from, by [`NatPool`]'s numbers.
+    pub nat_addresses: [[Shared; 2]; NAT_ADDRESSES],
+    /// Whose bit is not set is no address of ours: most packets go no further. It may say yes to
+    /// what is none, never no to what is one. See [`crate::hash::address_filter`].
+    pub filter: [Shared; FILTER_WORDS],
+}
+
+/// Which addresses and ports translated packets come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NatPool {
+    /// The first set of four ports that may be used: port / 4.
+    pub first_set: u16,
+    /// How many sets follow, itself included, for each address; 0: there is no translation.
+    pub sets: u16,
+    /// IPv4 addresses have the numbers from 0 to this, exclusive.
+    pub ipv4: u8,
+    /// IPv6 addresses have the numbers from `ipv4` on.
+    pub ipv6: u8,
+}
+
+impl NatPool {
+    /// The word.
+    #[must_use]
+    pub const fn pack(self) -> u64 {
+        self.first_set as u64
+            | (self.sets as u64) << 16
+            | (self.ipv4 as u64) << 32
+            | (self.ipv6 as u64) << 40
+    }
+
+    /// From the word.
+    #[must_use]
+    #[inline(always)]
+    pub const fn unpack(word: u64) -> Self {
+        Self {
+            first_set: word as u16,
+            sets: (word >> 16) as u16,
+            ipv4: (word >> 32) as u8,
+            ipv6: (word >> 40) as u8,
+        }
+    }
+}
+
+/// How long a translated flow keeps its port without a packet, by how far it is, in units of
+/// [`crate::flow::SEEN_SHIFT`] jiffies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NatTimeouts {
+    /// TCP, until both sides were heard.
+    pub tcp_new: u32,
+    /// TCP, then (RFC 5382 REQ-5: not less than 2 hours 4 minutes).
+    pub tcp_established: u32,
+    /// TCP, after a FIN or RST.
+    pub tcp_closing: u16,
+    /// UDP, until the server answered.
+    pub udp_new: u16,
+    /// UDP, then (RFC 4787 REQ-5: not less than 2 minutes).
+    pub udp_established: u32,
+}
+
+impl NatTimeouts {
+    /// Three of 20 bits and two of 16 in two words.
+    #[must_use]
+    pub const fn pack(self) -> [u64; 2] {
+        [
+            self.tcp_new as u64 | (self.tcp_established as u64) << 32,
+            self.tcp_closing as u64
+                | (self.udp_new as u64) << 16
+                | (self.udp_established as u64) << 32,
+        ]
+    }
+
+    /// From the words.
+    #[must_use]
+    #[inline(always)]
+    pub const fn unpack(words: [u64; 2]) -> Self {
+        Self {
+            tcp_new: words[0] as u32,
+            tcp_established: (words[0] >> 32) as u32,
+            tcp_closing: words[1] as u16,
+            udp_new: (words[1] >> 16) as u16,
+            udp_established: (words[1] >> 32) as u32,
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Control>() == 64 + 64 + 16 * NAT_ADDRESSES + 8 * FILTER_WORDS);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_survive_packing() {
+        let pool = NatPool {
+            first_set: 256,
+            sets: 16_128,
+            ipv4: 5,
+            ipv6: 3,
+        };
+        assert_eq!(NatPool::unpack(pool.pack()), pool);
+        let timeouts = NatTimeouts {
+            tcp_new: 59,
+            tcp_established: 7266,
+            tcp_closing: 58,
+            udp_new: 29,
+            udp_established: 175,
+        };
+        assert_eq!(NatTimeouts::unpack(timeouts.pack()), timeouts);
+    }
+}

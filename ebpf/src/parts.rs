@@ -1,0 +1,35 @@
+//! The program's parts: functions of their own.
+//!
+//! In the kernel each is a global function, which the verifier (since Linux 5.6) looks at once and
+//! for itself, whatever its callers do; together in one function they would be beyond its limits.
+//! They share nothing but words: a packet's [`Head`], numbers of entries. So a part reads the
+//! packet's bounds anew, and a caller that goes on after a part that moved the packet would have to
+//! as well: none does.
+
+use crate::{packet::Packet, parse::Head, steer::Tables};
+
+/// The parts. Each returns a word, whose meaning is its own.
+pub trait Parts: Tables + Sized {
+    /// [`crate::general::general`]
+    fn general<P: Packet>(&self, packet: &mut P, head: &mut Head) -> u64;
+    /// [`crate::general::any`]
+    fn any<P: Packet>(&self, packet: &mut P, head: &Head) -> u64;
+    /// [`crate::arrive::arrive`]
+    fn arrive<P: Packet>(&self, packet: &mut P, head: &Head, service_slot: u32) -> u64;
+    /// [`crate::address::transport`]
+    fn address<P: Packet>(&self, packet: &mut P, head: &Head) -> u64;
+    /// [`crate::tunnel::wrap`]
+    fn wrap<P: Packet>(&self, packet: &mut P, head: &Head, backend: u16) -> u64;
+    /// [`crate::tunnel::unwrap`]
+    fn unwrap<P: Packet>(&self, packet: &mut P, head: &Head) -> u64;
+    /// [`crate::nat::translate`]
+    fn translate<P: Packet>(&self, packet: &mut P, head: &Head, backend: u16) -> u64;
+    /// [`crate::nat::answer`]
+    fn answer<P: Packet>(&self, packet: &mut P, head: &Head, address: u32) -> u64;
+    /// [`crate::icmp::message`]
+    fn message<P: Packet>(&self, packet: &mut P, head: &Head) -> u64;
+    /// [`crate::fragment::part`]
+    fn part<P: Packet>(&self, packet: &mut P, head: &Head) -> u64;
+    /// [`crate::rewrite::retag`]
+    fn retag<P: Packet>(&self, packet: &mut P, l3: usize, destination: u64, source: u64) -> u64;
+}

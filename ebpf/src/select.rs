@@ -1,0 +1,180 @@
+//! The backend of a new flow.
+
+use crate::{
+    abi::{RING_LINE, RingLine, Scheduler, Service},
+    event::Event,
+    hash,
+    packet::Packet,
+    parse::Head,
+    repeat::{Step, repeat},
+    steer::{Tables, usable},
+};
+
+/// The scheduler's choice; 0: none.
+#[inline(always)]
+pub fn choose<T: Tables>(tables: &T, service: &Service, head: &Head) -> u16 {
+    let (first, slots) = service.ring();
+    if slots == 0 {
+        return 0;
+    }
+    let policy = service.policy();
+    match policy.scheduler() {
+        Scheduler::Hash => {
+            let affinity = policy.affinity();
+            let hash = hash::ring(head.source, head.source_port, service.salt, affinity);
+            at(tables, first, hash::reduce(hash, slots))
+        }
+        Scheduler::Sequence => {
+            let turn = service.cursor.fetch_add(1);
+            at(tables, first, (turn % slots as u64) as u32)
+        }
+        Scheduler::LeastConnections => least(tables, first, slots, head),
+    }
+}
+
+#[inline(always)]
+fn at<T: Tables>(tables: &T, first: u32, slot: u32) -> u16 {
+    match tables.ring_line(first + slot / RING_LINE) {
+        Some(line) => line.backends[(slot % RING_LINE) as usize],
+        None => 0,
+    }
+}
+
+/// The backend with the fewest connections for its weight, of all where they fit in one line, else
+/// of a line that the client picks: the cost does not grow with their number.
+///
+/// Of equals the first one, counted from a place that the client picks, so that an idle service
+/// spreads its flows too.
+#[inline(always)]
+fn least<T: Tables>(tables: &T, first: u32, slots: u32, head: &Head) -> u16 {
+    let hash = hash::client(head.source, head.source_port);
+    let lines = slots.div_ceil(RING_LINE);
+    let picked = hash::reduce(hash, lines);
+    let Some(line) = tables.ring_line(first + picked) else {
+        return 0;
+    };
+    let rest = slots - picked * RING_LINE;
+    let filled = if rest < RING_LINE { rest } else { RING_LINE };
+    let mut search = Search {
+        tables,
+        line,
+        filled,
+        slot: hash::reduce(hash << 32, filled),
+        best: 0,
+        // Nothing is worse than no weight.
+        best_load: 1,
+        best_weight: 0,
+    };
+    repeat(filled, &mut search);
+    search.best
+}
+
+struct Search<'t, T> {
+    tables: &'t T,
+    line: &'t RingLine,
+    filled: u32,
+    slot: u32,
+    best: u16,
+    best_load: u64,
+    best_weight: u64,
+}
+
+impl<T: Tables> Step for Search<'_, T> {
+    #[inline(always)]
+    fn step(&mut self) -> bool {
+        let id = self.line.backends[(self.slot % RING_LINE) as usize];
+        self.slot += 1;
+        if self.slot >= self.filled {
+            self.slot = 0;
+        }
+        let Some(load) = self.tables.load(id) else {
+            return false;
+        };
+        // As it would be with the newcomer; below zero until corrected counts as none.
+        let connections = load.connections.load();
+        let would = if connections >> 63 == 0 {
+            (connections & 0xffff_ffff) + 1
+        } else {
+            1
+        };
+        let weight = load.weight.load() & 0xffff;
+        if would * self.best_weight < self.best_load * weight {
+            self.best = id;
+            self.best_load = would;
+            self.best_weight = weight;
+        }
+        true
+    }
+}
+
+/// A backend has one connection more, if its service counts them.
+#[inline(always)]
+pub fn joined<T: Tables>(tables: &T, service: &Service, id: u16) {
+    if matches!(service.policy().scheduler(), Scheduler::LeastConnections)
+        && let Some(load) = tables.load(id)
+    {
+        load.connections.fetch_add(1);
+    }
+}
+
+/// A backend has one connection less, if its service counts them: only then it has a weight there.
+#[inline(always)]
+pub fn left<T: Tables>(tables: &T, id: u16) {
+    if let Some(load) = tables.load(id)
+        && load.weight.load() != 0
+    {
+        load.connections.fetch_add(u64::MAX);
+    }
+}
+
+/// The backend that a QUIC packet's connection id names, if it can keep flows; 0: none.
+///
+/// The id is the server's, in the plain form of QUIC-LB (draft-ietf-quic-load-balancers-20, section
+/// 5.1): a first octet, whose upper three bits are 111 where the id is not to be routed by, two
+/// octets of server id, and what the server likes. A long header states the id's length (RFC 8999
+/// section 5.1), a short one does not; the first packets of a client carry an id of its own choice,
+/// which names a server only by chance, and then that server takes the flow like any other.
+#[inline(always)]
+pub fn quic<P: Packet, T: Tables>(packet: &P, tables: &T, service: &Service, head: &Head) -> u16 {
+    let Some(server) = server_id(packet, head.l4() + 8) else {
+        return 0;
+    };
+    let (first, slots) = service.quic();
+    let id = if server < slots {
+        at(tables, first, server)
+    } else {
+        0
+    };
+    match usable(tables, id) {
+        Some((_, state)) if id != 0 && state.alive => {
+            tables.event(Event::QuicRouted);
+            id
+        }
+        _ => {
+            tables.event(Event::QuicUnknown);
+            0
+        }
+    }
+}
+
+#[inline(always)]
+fn server_id<P: Packet>(packet: &P, quic: usize) -> Option<u32> {
+    const LONG: u8 = 0x80;
+    let flags: u8 = packet.load(quic)?;
+    let id = if flags & LONG != 0 {
+        // First octet, version, length of the destination's connection id.
+        let length: u8 = packet.load(quic + 5)?;
+        if length < 4 {
+            return None;
+        }
+        quic + 6
+    } else {
+        quic + 1
+    };
+    let first: u8 = packet.load(id)?;
+    if first >> 5 == 7 {
+        return None;
+    }
+    let server: u16 = packet.load(id + 1)?;
+    Some(u16::from_be(server) as u32)
+}
