@@ -14,6 +14,7 @@
 //! * [`verdict`]: the ways a packet can end.
 //! * [`clock`]: the flow table's clock, as user space sees it (host only).
 //! * [`inspect`]: map values in words, for people (host only).
+//! * [`place`]: in which slots entries go (host only).
 
 #![no_std]
 
@@ -29,6 +30,8 @@ pub mod hash;
 pub mod inspect;
 pub mod packet;
 pub mod parse;
+#[cfg(not(target_arch = "bpf"))]
+pub mod place;
 pub mod rewrite;
 pub mod shared;
 pub mod steer;

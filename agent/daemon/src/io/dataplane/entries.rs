@@ -13,15 +13,11 @@ use steerd_ebpf::{
         SERVICE_SLOTS, Service, maps,
     },
     hash,
+    place::ServiceKey,
     shared::Shared,
 };
 
-use super::{
-    error::DataplaneError,
-    mapped::Mapped,
-    placement::{Region, ServiceKey},
-    view,
-};
+use super::{error::DataplaneError, mapped::Mapped, placement::Region, view};
 
 /// The maps' memory.
 pub(super) struct Maps {

@@ -1,7 +1,7 @@
 //! The data plane: the only place that names maps.
 //!
 //! [`Dataplane`] takes what the core decided ([`Steering`], MACs) and makes the maps say so;
-//! [`load`] has loading, pinning and attaching, [`placement`] where entries go, [`mapped`] and
+//! [`load`] has loading, pinning and attaching, [`placement`] numbers and rings, [`mapped`] and
 //! [`entries`] the maps' memory, [`view`] what people see of it.
 //!
 //! Order of writes: a backend that died is marked first, so that no packet goes to it; one that is
@@ -31,7 +31,7 @@ use entries::{Maps, control, pack_ids, write};
 pub(crate) use error::DataplaneError;
 pub(crate) use load::unload;
 use mapped::Mapped;
-use placement::{Ids, Region, Regions, ServiceKey};
+use placement::{Ids, Region, Regions};
 use steerd_core::{
     action::{SteeredBackend, Steering},
     config::{Dataplane as Config, Mode, Name, Protocol, XdpMode},
@@ -40,10 +40,11 @@ use steerd_core::{
 };
 use steerd_ebpf::{
     abi::{
-        self, Backend, BackendState, FILTER_WORDS, MAC_SLOTS, MAX_BACKENDS, MAX_SERVICES, MacOwner,
-        RING_LINE, RING_LINES, SERVICE_SLOTS, Service, addr_words, mac_bytes, mac_word, maps,
+        self, Backend, BackendState, MAC_SLOTS, MAX_BACKENDS, MAX_SERVICES, MacOwner, RING_LINE,
+        RING_LINES, SERVICE_SLOTS, Service, addr_words, mac_bytes, mac_word, maps,
     },
     hash,
+    place::{self, ServiceKey},
     shared::Shared,
 };
 
@@ -318,7 +319,7 @@ impl Dataplane {
                 .filter(|mac| own.iter().all(|own| own.mac != **mac))
                 .map(|&mac| (mac_word(mac), MacOwner::Forwarder)),
         );
-        let (seed, table) = placement::place_macs(&macs).ok_or(DataplaneError::Full {
+        let (seed, table) = place::macs(&macs).ok_or(DataplaneError::Full {
             what: "another peer",
             limit: MAC_SLOTS / 16,
         })?;
@@ -370,7 +371,7 @@ impl Dataplane {
             .map(|steered| (steered.key, steered))
             .collect();
         let keys: Vec<ServiceKey> = steered.keys().copied().collect();
-        let (seed, slots) = placement::place_services(&keys).ok_or(DataplaneError::Full {
+        let (seed, slots) = place::services(&keys).ok_or(DataplaneError::Full {
             what: "another service",
             limit: MAX_SERVICES - 1,
         })?;
@@ -392,11 +393,7 @@ impl Dataplane {
             };
             write(self.maps.services.element(base + slot), service.words());
         }
-        let mut filter = [0; FILTER_WORDS];
-        for &(addr, port_proto) in &keys {
-            let (word, bit) = hash::service_filter(hash::service(addr, port_proto, seed));
-            filter[word] |= bit;
-        }
+        let filter = place::filter(&keys, seed);
         // Around the switch both tables' services must pass.
         self.maps.filter(|word, before| before | filter[word]);
         self.maps.switch(control::SERVICES, base, seed);
