@@ -15,6 +15,7 @@
 //! * [`clock`]: the flow table's clock, as user space sees it (host only).
 //! * [`inspect`]: map values in words, for people (host only).
 //! * [`place`]: in which slots entries go (host only).
+//! * [`bench`](mod@bench): what the benchmark's wrapper and its process share.
 
 #![no_std]
 
@@ -22,6 +23,7 @@
 extern crate std;
 
 pub mod abi;
+pub mod bench;
 #[cfg(not(target_arch = "bpf"))]
 pub mod clock;
 pub mod flow;
