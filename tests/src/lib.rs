@@ -16,7 +16,7 @@
 //! * [`scenario`]: what goes wrong, as functions from a running lab to a [`scenario::Report`];
 //!   [`watch`] and [`timeline`]: the story of it for a person; [`demo`]: all of it in one command.
 //!
-//! Beside the lab, [`bench`]: what a packet costs.
+//! Beside the lab, [`bench`](mod@bench): what a packet costs.
 
 pub mod bench;
 pub mod clients;
