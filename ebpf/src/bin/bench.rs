@@ -78,6 +78,18 @@ pub(crate) fn encap6(ctx: XdpContext) -> u32 {
     verdict(encapsulate(&ctx, IP6IP6))
 }
 
+/// Constant IPv4 and UDP headers in front.
+#[xdp(frags)]
+pub(crate) fn encap_udp4(ctx: XdpContext) -> u32 {
+    verdict(encapsulate(&ctx, GUE))
+}
+
+/// Constant IPv6 and UDP headers in front.
+#[xdp(frags)]
+pub(crate) fn encap_udp6(ctx: XdpContext) -> u32 {
+    verdict(encapsulate(&ctx, GUE6))
+}
+
 /// Constant addresses and ports in an IPv4 TCP packet, both checksums adjusted, and
 /// [`forward4`]'s work.
 #[xdp(frags)]
@@ -184,6 +196,22 @@ const IP6IP6: [u8; 54] = [
     0x60, 0, 0, 0, 0, 60, 41, 64, //
     0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, //
     0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2,
+];
+
+/// [`IPIP`]'s with UDP between, without a checksum.
+const GUE: [u8; 42] = [
+    2, 0, 0, 0, 0, 0x99, 2, 0, 0, 0, 0, 0x26, 0x08, 0x00, //
+    0x45, 0, 0, 68, 0, 0, 0x40, 0, 64, 17, 0x26, 0xa7, 10, 0, 0, 1, 10, 0, 0, 2, //
+    0xc0, 0, 0x17, 0xc0, 0, 48, 0, 0,
+];
+
+/// [`IP6IP6`]'s with UDP between, without a checksum (RFC 6935).
+const GUE6: [u8; 62] = [
+    2, 0, 0, 0, 0, 0x99, 2, 0, 0, 0, 0, 0x26, 0x86, 0xdd, //
+    0x60, 0, 0, 0, 0, 68, 17, 64, //
+    0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, //
+    0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, //
+    0xc0, 0, 0x17, 0xc0, 0, 68, 0, 0,
 ];
 
 /// Puts these bytes before the packet, over its Ethernet header.

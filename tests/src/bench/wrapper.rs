@@ -40,19 +40,23 @@ pub enum Reference {
     Forward(Family),
     /// A constant outer IP header of this family.
     Encapsulate(Family),
+    /// Constant outer IP and UDP headers.
+    EncapsulateUdp(Family),
     /// Constant addresses and ports, checksums adjusted, and [`Reference::Forward`].
     Translate(Family),
 }
 
 impl Reference {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Tx,
         Self::Pass,
         Self::Forward(Family::V4),
         Self::Forward(Family::V6),
         Self::Encapsulate(Family::V4),
         Self::Encapsulate(Family::V6),
+        Self::EncapsulateUdp(Family::V4),
+        Self::EncapsulateUdp(Family::V6),
         Self::Translate(Family::V4),
         Self::Translate(Family::V6),
     ];
@@ -67,6 +71,8 @@ impl Reference {
             Self::Forward(Family::V6) => "forward6",
             Self::Encapsulate(Family::V4) => "encap4",
             Self::Encapsulate(Family::V6) => "encap6",
+            Self::EncapsulateUdp(Family::V4) => "encap_udp4",
+            Self::EncapsulateUdp(Family::V6) => "encap_udp6",
             Self::Translate(Family::V4) => "translate4",
             Self::Translate(Family::V6) => "translate6",
         }

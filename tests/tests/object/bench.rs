@@ -55,6 +55,7 @@ fn the_last_packet_is_treated_as_the_first() {
         let family = match reference {
             Reference::Forward(family)
             | Reference::Encapsulate(family)
+            | Reference::EncapsulateUdp(family)
             | Reference::Translate(family) => family,
             Reference::Tx | Reference::Pass => Family::V4,
         };
@@ -125,11 +126,16 @@ fn references_leave_valid_packets() {
         assert_eq!(hops(&translated), 63);
         assert_ne!(ports(&translated), ports(&before));
 
-        let outer = out(Reference::Encapsulate(family));
-        let added = if family == Family::V4 { 20 } else { 40 };
-        assert_eq!(outer.len(), before.len() + added);
-        assert_eq!(outer[14 + added..], before[14..]);
-        assert_eq!(hops(&outer), 64);
+        let ip = if family == Family::V4 { 20 } else { 40 };
+        for (reference, added) in [
+            (Reference::Encapsulate(family), ip),
+            (Reference::EncapsulateUdp(family), ip + 8),
+        ] {
+            let outer = out(reference);
+            assert_eq!(hops(&outer), 64);
+            assert_eq!(outer.len(), before.len() + added);
+            assert_eq!(outer[14 + added..], before[14..]);
+        }
     }
 }
 
