@@ -20,6 +20,8 @@
 //! * [`verdict`]: the ways a packet can end; [`event`]: what happens by the way.
 //! * [`clock`]: the flow table's clock, as user space sees it (host only).
 //! * [`inspect`]: map values in words, for people (host only).
+//! * [`place`]: in which slots entries go (host only).
+//! * [`bench`](mod@bench): what the benchmark's wrapper and its process share.
 
 #![no_std]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
@@ -31,6 +33,7 @@ pub mod abi;
 pub mod address;
 pub mod admit;
 pub mod arrive;
+pub mod bench;
 #[cfg(not(target_arch = "bpf"))]
 pub mod clock;
 pub mod event;
@@ -46,6 +49,8 @@ pub mod nat;
 pub mod packet;
 pub mod parse;
 pub mod parts;
+#[cfg(not(target_arch = "bpf"))]
+pub mod place;
 pub mod repeat;
 pub mod rewrite;
 pub mod select;

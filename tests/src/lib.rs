@@ -15,7 +15,10 @@
 //!   three measures of an outage; [`clients`]: flows to be looked up in the table.
 //! * [`scenario`]: what goes wrong, as functions from a running lab to a [`scenario::Report`];
 //!   [`watch`] and [`timeline`]: the story of it for a person; [`demo`]: all of it in one command.
+//!
+//! Beside the lab, [`bench`](mod@bench): what a packet costs.
 
+pub mod bench;
 pub mod clients;
 pub mod config;
 pub mod demo;

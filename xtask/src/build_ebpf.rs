@@ -1,4 +1,5 @@
-//! `cargo xtask build-ebpf`: compiles the kernel program to `target/ebpf/steerd.o`, which the daemon embeds.
+//! `cargo xtask build-ebpf`: compiles the kernel program to `target/ebpf/steerd.o`, which the daemon embeds, and the
+//! benchmark's programs to `target/ebpf/bench.o`.
 
 use std::{
     env, fs, io,
@@ -28,7 +29,13 @@ impl Args {
     }
 }
 
-/// Builds the object, and returns the toolchain it was built with.
+/// The kernel program, within the workspace.
+pub(crate) const OBJECT: &str = "target/ebpf/steerd.o";
+
+/// The benchmark's programs.
+pub(crate) const BENCH_OBJECT: &str = "target/ebpf/bench.o";
+
+/// Builds the objects, and returns the toolchain it was built with.
 pub(crate) fn build(install: bool) -> Result<Toolchain> {
     let toolchain = Toolchain::find_or_install(install)?;
     let workspace = run::workspace();
@@ -41,23 +48,26 @@ pub(crate) fn build(install: bool) -> Result<Toolchain> {
 
     let built = target_dir(&workspace)
         .join(pins::BPF_TARGET)
-        .join("release/steerd-xdp");
-    let object = workspace.join("target/ebpf/steerd.o");
-    let contents = fs::read(&built).map_err(file_error("read", built))?;
-    let changed = run::write_if_changed(&object, &contents)?;
-    run::write_if_changed(&object.with_extension("o.sources"), fingerprint.as_bytes())?;
-    if changed {
-        let size = contents.len();
-        say(format_args!(
-            "{} built with rustc {} ({size} bytes)",
-            object.display(),
-            toolchain.release
-        ));
+        .join("release");
+    for (binary, object) in [("steerd-xdp", OBJECT), ("steerd-bench-xdp", BENCH_OBJECT)] {
+        let built = built.join(binary);
+        let object = workspace.join(object);
+        let contents = fs::read(&built).map_err(file_error("read", built))?;
+        if run::write_if_changed(&object, &contents)? {
+            say(format_args!(
+                "{} built with rustc {} ({} bytes)",
+                object.display(),
+                toolchain.release,
+                contents.len()
+            ));
+        }
     }
+    let sources = workspace.join(OBJECT).with_extension("o.sources");
+    run::write_if_changed(&sources, fingerprint.as_bytes())?;
     Ok(toolchain)
 }
 
-/// Adds what every cargo command on the kernel program needs: package, target, profile, flags.
+/// Adds what every cargo command on the kernel programs needs: package, target, profile, flags.
 pub(crate) fn ebpf_flags(cmd: Cmd, toolchain: &Toolchain, workspace: &Path) -> Cmd {
     cmd.args([
         "-Z",
@@ -71,8 +81,7 @@ pub(crate) fn ebpf_flags(cmd: Cmd, toolchain: &Toolchain, workspace: &Path) -> C
         "steerd-ebpf",
         "--features",
         "kernel",
-        "--bin",
-        "steerd-xdp",
+        "--bins",
         "--target-dir",
     ])
     .arg(target_dir(workspace))

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod bench;
 mod build_ebpf;
 mod check;
 mod debian;
@@ -24,12 +25,14 @@ mod toolchain;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Task {
-    /// Compile the kernel program to target/ebpf/steerd.o, which the daemon embeds.
+    /// Compile the kernel programs: target/ebpf/steerd.o, which the daemon embeds, and the benchmark's.
     BuildEbpf(build_ebpf::Args),
     /// Build everything and run all tests; ends with the line `N passed, N failed`.
     Test(test::Args),
     /// Build everything and show a failover in a lab of network namespaces.
     Demo(demo::Args),
+    /// Measure what the data plane costs.
+    Bench(bench::Args),
     /// Format, lint and document everything, host and kernel side, warnings denied.
     Check(check::Args),
 }
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         Task::BuildEbpf(args) => args.run(),
         Task::Test(args) => args.run(),
         Task::Demo(args) => args.run(),
+        Task::Bench(args) => args.run(),
         Task::Check(args) => args.run(),
     };
     match done {

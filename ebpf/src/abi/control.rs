@@ -1,5 +1,7 @@
 //! What the program reads about the node as a whole.
 
+use core::mem::offset_of;
+
 use crate::shared::Shared;
 
 /// Words of the filter before the service table, 65,536 bits: a thousand addresses fill 1.5 %.
@@ -43,6 +45,36 @@ pub struct Control {
     /// Whose bit is not set is no address of ours: most packets go no further. It may say yes to
     /// what is none, never no to what is one. See [`crate::hash::address_filter`].
     pub filter: [Shared; FILTER_WORDS],
+}
+
+/// The places of the words within [`Control`].
+impl Control {
+    /// How many there are.
+    pub const WORDS: usize = size_of::<Self>() / 8;
+    /// [`Control::services`]
+    pub const SERVICES: usize = offset_of!(Self, services) / 8;
+    /// [`Control::macs`]
+    pub const MACS: usize = offset_of!(Self, macs) / 8;
+    /// [`Control::flow_seed`]
+    pub const FLOW_SEED: usize = offset_of!(Self, flow_seed) / 8;
+    /// [`Control::heartbeat_ns`]
+    pub const HEARTBEAT: usize = offset_of!(Self, heartbeat_ns) / 8;
+    /// [`Control::established_idle`]
+    pub const ESTABLISHED_IDLE: usize = offset_of!(Self, established_idle) / 8;
+    /// [`Control::nat_timeouts`], two words.
+    pub const NAT_TIMEOUTS: usize = offset_of!(Self, nat_timeouts) / 8;
+    /// [`Control::nat_pool`]
+    pub const NAT_POOL: usize = offset_of!(Self, nat_pool) / 8;
+    /// [`Control::tunnel4`]
+    pub const TUNNEL4: usize = offset_of!(Self, tunnel4) / 8;
+    /// [`Control::tunnel6`], four words.
+    pub const TUNNEL6: usize = offset_of!(Self, tunnel6) / 8;
+    /// [`Control::gue_port`]
+    pub const GUE_PORT: usize = offset_of!(Self, gue_port) / 8;
+    /// [`Control::nat_addresses`], two words each.
+    pub const NAT_ADDRESSES: usize = offset_of!(Self, nat_addresses) / 8;
+    /// [`Control::filter`]
+    pub const FILTER: usize = offset_of!(Self, filter) / 8;
 }
 
 /// Which addresses and ports translated packets come from.

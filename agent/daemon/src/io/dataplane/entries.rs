@@ -9,19 +9,15 @@ use aya::{
 };
 use steerd_ebpf::{
     abi::{
-        Backend, BackendState, FILTER_WORDS, MAC_MASK, MAC_SLOTS, MacOwner, RING_LINE,
+        Backend, BackendState, Control, FILTER_WORDS, MAC_MASK, MAC_SLOTS, MacOwner, RING_LINE,
         SERVICE_SLOTS, Service, maps,
     },
     hash,
+    place::ServiceKey,
     shared::Shared,
 };
 
-use super::{
-    error::DataplaneError,
-    mapped::Mapped,
-    placement::{Region, ServiceKey},
-    view,
-};
+use super::{error::DataplaneError, mapped::Mapped, placement::Region, view};
 
 /// The maps' memory.
 pub(super) struct Maps {
@@ -37,25 +33,15 @@ pub(super) struct Maps {
     pub(super) backend_stats: PerCpuArray<MapData, view::Counts>,
 }
 
-/// Words of [`steerd_ebpf::abi::Control`].
-pub(super) mod control {
-    pub(in super::super) const SERVICES: usize = 0;
-    pub(in super::super) const MACS: usize = 1;
-    pub(in super::super) const FLOW_SEED: usize = 2;
-    pub(in super::super) const HEARTBEAT: usize = 3;
-    pub(in super::super) const ESTABLISHED_IDLE: usize = 4;
-    pub(in super::super) const FILTER: usize = 8;
-}
-
 impl Maps {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, DataplaneError> {
         let array = |name: &'static str| -> Result<Mapped, DataplaneError> {
-            let (_, value_size, entries, _) = maps::ALL
+            let shape = maps::ALL
                 .into_iter()
-                .find(|&(map, ..)| map == name)
+                .find(|shape| shape.name == name)
                 .ok_or_else(|| missing(name))?;
             match ebpf.map(name) {
-                Some(Map::Array(data)) => Mapped::new(data.fd(), value_size, entries)
+                Some(Map::Array(data)) => Mapped::new(data.fd(), shape.value_size as usize, shape.entries)
                     .map_err(|source| DataplaneError::Map { map: name, source }),
                 _ => Err(missing(name)),
             }
@@ -108,7 +94,7 @@ impl Maps {
         let base = self
             .control
             .element(0)
-            .get(control::MACS)
+            .get(Control::MACS)
             .map_or(0, Shared::load) as u32;
         (base..base + MAC_SLOTS).filter_map(move |slot| {
             let entry = self.macs.element(slot).first()?.load();
@@ -121,7 +107,7 @@ impl Maps {
         let words = self
             .control
             .element(0)
-            .get(control::FILTER..)
+            .get(Control::FILTER..)
             .unwrap_or_default();
         for (at, word) in words.iter().enumerate().take(FILTER_WORDS) {
             word.store(change(at, word.load()));
@@ -138,15 +124,15 @@ impl Maps {
         let base = self
             .control
             .element(0)
-            .get(control::SERVICES)
+            .get(Control::SERVICES)
             .map_or(0, Shared::load) as u32;
         (base..base + SERVICE_SLOTS).filter_map(|slot| self.service(slot))
     }
 
     /// The slot and entry of a service in the table in use.
     pub(super) fn find_service(&self, key: ServiceKey) -> Option<(u32, Service)> {
-        let table = self.control.element(0).get(control::SERVICES)?.load();
-        let hash = hash::service(key.0, key.1, (table >> 32) as u32);
+        let table = self.control.element(0).get(Control::SERVICES)?.load();
+        let hash = hash::service(hash::address(key.0, (table >> 32) as u32), key.1);
         let (one, other) = hash::service_slots(hash);
         [one, other].into_iter().find_map(|slot| {
             let slot = table as u32 + slot;

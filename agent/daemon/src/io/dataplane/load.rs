@@ -30,7 +30,10 @@ use aya::{
     },
 };
 use steerd_core::config::{Dataplane as Config, Name, XdpMode};
-use steerd_ebpf::abi::{LINK_PREFIX, PIN_DIR, PROGRAM, maps};
+use steerd_ebpf::abi::{
+    LINK_PREFIX, PIN_DIR, PROGRAM,
+    maps::{self, Kind, Shape},
+};
 use tracing::{debug, info, warn};
 
 use super::error::DataplaneError;
@@ -50,8 +53,8 @@ pub(super) fn load(config: &Config) -> Result<Ebpf, DataplaneError> {
     }
     drop_mismatched(&pins)?;
     let mut loader = EbpfLoader::new();
-    for (name, ..) in maps::ALL {
-        loader.map_pin_path(name, pins.join(name));
+    for shape in maps::ALL {
+        loader.map_pin_path(shape.name, pins.join(shape.name));
     }
     let mut ebpf = loader.load(OBJECT).map_err(load_error)?;
     program(&mut ebpf)?.load().map_err(load_error)?;
@@ -269,32 +272,33 @@ fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, DataplaneError> {
 /// Removes the pinned maps if one of them is not what this version expects: the kernel would let us
 /// use it, and write beyond its values. All of them, because they refer to each other.
 fn drop_mismatched(pins: &Path) -> Result<(), DataplaneError> {
-    let fits = |(name, value_size, entries, _): (&str, usize, u32, &str)| {
-        let path = pins.join(name);
-        let kind = if name.ends_with("_STATS") {
-            (MapType::PerCpuArray, 0)
-        } else {
-            (MapType::Array, BPF_F_MMAPABLE)
+    let fits = |shape: &Shape| {
+        let path = pins.join(shape.name);
+        let kind = match shape.kind {
+            Kind::Array => (MapType::Array, BPF_F_MMAPABLE),
+            Kind::PerCpu => (MapType::PerCpuArray, 0),
+            Kind::Trie => (MapType::LpmTrie, BPF_F_NO_PREALLOC),
+            Kind::Devices => (MapType::DevMapHash, BPF_F_RDONLY_PROG),
         };
         !path.exists()
             || MapInfo::from_pin(path).is_ok_and(|info| {
                 info.map_type()
                     .is_ok_and(|map_type| (map_type, info.map_flags()) == kind)
-                    && info.key_size() == 4
-                    && info.value_size() as usize == value_size
-                    && info.max_entries() == entries
+                    && info.key_size() == shape.key_size
+                    && info.value_size() == shape.value_size
+                    && info.max_entries() == shape.entries
             })
     };
-    let Some((odd, ..)) = maps::ALL.into_iter().find(|map| !fits(*map)) else {
+    let Some(odd) = maps::ALL.into_iter().find(|shape| !fits(shape)) else {
         return Ok(());
     };
     warn!(
-        map = odd,
+        map = odd.name,
         path = %pins.display(),
         "replaced the pinned maps, because one has another shape: their flows are lost"
     );
-    for (name, ..) in maps::ALL {
-        let path = pins.join(name);
+    for shape in maps::ALL {
+        let path = pins.join(shape.name);
         if path.exists() {
             fs::remove_file(&path).map_err(pin_error("remove", &path))?;
         }
@@ -304,6 +308,12 @@ fn drop_mismatched(pins: &Path) -> Result<(), DataplaneError> {
 
 /// The flag of a map that can be mapped into memory (linux/bpf.h).
 const BPF_F_MMAPABLE: u32 = 1 << 10;
+
+/// The flag of a map whose entries are made as they come: all tries.
+const BPF_F_NO_PREALLOC: u32 = 1;
+
+/// The flag that the kernel gives every map of devices.
+const BPF_F_RDONLY_PROG: u32 = 1 << 7;
 
 /// The pin directories of other ABI versions.
 fn other_versions(bpf_dir: &Path) -> Vec<PathBuf> {

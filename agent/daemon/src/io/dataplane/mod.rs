@@ -1,7 +1,7 @@
 //! The data plane: the only place that names maps.
 //!
 //! [`Dataplane`] takes what the core decided ([`Steering`], MACs) and makes the maps say so;
-//! [`load`] has loading, pinning and attaching, [`placement`] where entries go, [`mapped`] and
+//! [`load`] has loading, pinning and attaching, [`placement`] numbers and rings, [`mapped`] and
 //! [`entries`] the maps' memory, [`view`] what people see of it.
 //!
 //! Order of writes: a backend that died is marked first, so that no packet goes to it; one that is
@@ -27,11 +27,11 @@ use std::{
 };
 
 use aya::Ebpf;
-use entries::{Maps, control, pack_ids, write};
+use entries::{Maps, pack_ids, write};
 pub(crate) use error::DataplaneError;
 pub(crate) use load::unload;
 use mapped::Mapped;
-use placement::{Ids, Region, Regions, ServiceKey};
+use placement::{Ids, Region, Regions};
 use steerd_core::{
     action::{SteeredBackend, Steering},
     config::{Dataplane as Config, Mode, Name, Protocol, XdpMode},
@@ -40,10 +40,11 @@ use steerd_core::{
 };
 use steerd_ebpf::{
     abi::{
-        self, Backend, BackendState, FILTER_WORDS, MAC_SLOTS, MAX_BACKENDS, MAX_SERVICES, MacOwner,
-        RING_LINE, RING_LINES, SERVICE_SLOTS, Service, addr_words, mac_bytes, mac_word, maps,
+        self, Backend, BackendState, Control, MAC_SLOTS, MAX_BACKENDS, MAX_SERVICES, MacOwner, RING_LINE,
+        RING_LINES, SERVICE_SLOTS, Service, addr_words, mac_bytes, mac_word, maps,
     },
     hash,
+    place::{self, ServiceKey},
     shared::Shared,
 };
 
@@ -125,12 +126,12 @@ impl Dataplane {
             }
         };
         let maps = Maps::take(&mut ebpf)?;
-        if let Some(seed) = maps.control.element(0).get(control::FLOW_SEED)
+        if let Some(seed) = maps.control.element(0).get(Control::FLOW_SEED)
             && seed.load() == 0
         {
             seed.store(random_word()?);
         }
-        if let Some(idle) = maps.control.element(0).get(control::ESTABLISHED_IDLE) {
+        if let Some(idle) = maps.control.element(0).get(Control::ESTABLISHED_IDLE) {
             idle.store(view::flow_clock_units(ESTABLISHED_IDLE));
         }
         let mut plane = Self {
@@ -318,17 +319,17 @@ impl Dataplane {
                 .filter(|mac| own.iter().all(|own| own.mac != **mac))
                 .map(|&mac| (mac_word(mac), MacOwner::Forwarder)),
         );
-        let (seed, table) = placement::place_macs(&macs).ok_or(DataplaneError::Full {
+        let (seed, table) = place::macs(&macs).ok_or(DataplaneError::Full {
             what: "another peer",
             limit: MAC_SLOTS / 16,
         })?;
-        let base = self.maps.spare(control::MACS, MAC_SLOTS);
+        let base = self.maps.spare(Control::MACS, MAC_SLOTS);
         for (slot, entry) in (base..).zip(table) {
             if let [word] = self.maps.macs.element(slot) {
                 word.store(entry);
             }
         }
-        self.maps.switch(control::MACS, base, seed);
+        self.maps.switch(Control::MACS, base, seed);
         self.own = own;
         self.forwarders = forwarders;
         Ok(())
@@ -370,11 +371,11 @@ impl Dataplane {
             .map(|steered| (steered.key, steered))
             .collect();
         let keys: Vec<ServiceKey> = steered.keys().copied().collect();
-        let (seed, slots) = placement::place_services(&keys).ok_or(DataplaneError::Full {
+        let (seed, slots) = place::services(&keys).ok_or(DataplaneError::Full {
             what: "another service",
             limit: MAX_SERVICES - 1,
         })?;
-        let base = self.maps.spare(control::SERVICES, SERVICE_SLOTS);
+        let base = self.maps.spare(Control::SERVICES, SERVICE_SLOTS);
         for slot in base..base + SERVICE_SLOTS {
             if let Some(port_proto_id) = self.maps.services.element(slot).get(2) {
                 port_proto_id.store(0);
@@ -392,14 +393,10 @@ impl Dataplane {
             };
             write(self.maps.services.element(base + slot), service.words());
         }
-        let mut filter = [0; FILTER_WORDS];
-        for &(addr, port_proto) in &keys {
-            let (word, bit) = hash::service_filter(hash::service(addr, port_proto, seed));
-            filter[word] |= bit;
-        }
+        let filter = place::filter(&keys, seed);
         // Around the switch both tables' services must pass.
         self.maps.filter(|word, before| before | filter[word]);
-        self.maps.switch(control::SERVICES, base, seed);
+        self.maps.switch(Control::SERVICES, base, seed);
         self.maps.filter(|word, _| filter[word]);
         Ok(())
     }
@@ -427,14 +424,14 @@ impl Dataplane {
 
     /// The daemon's sign of life.
     pub(crate) fn heartbeat(&self, now: Instant) {
-        if let Some(word) = self.maps.control.element(0).get(control::HEARTBEAT) {
+        if let Some(word) = self.maps.control.element(0).get(Control::HEARTBEAT) {
             word.store(u64::try_from(now.since_origin().as_nanos()).unwrap_or(u64::MAX));
         }
     }
 
     /// When the last daemon gave its last sign of life.
     pub(crate) fn last_heartbeat(&self) -> Option<Instant> {
-        let word = self.maps.control.element(0).get(control::HEARTBEAT)?.load();
+        let word = self.maps.control.element(0).get(Control::HEARTBEAT)?.load();
         (word != 0).then(|| Instant::from_origin(std::time::Duration::from_nanos(word)))
     }
 

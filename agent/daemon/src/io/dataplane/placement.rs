@@ -1,4 +1,5 @@
-//! Where entries go: service slots, MAC slots, ids and rings. Pure; the maps are next door.
+//! Which numbers and which lines of the rings map are whose. Pure; the maps are next door, and
+//! [`steerd_ebpf::place`] has the slots.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -6,75 +7,7 @@ use std::{
 };
 
 use steerd_core::time::Instant;
-use steerd_ebpf::{
-    abi::{MAC_SLOTS, MacOwner, RING_LINE, SERVICE_SLOTS},
-    hash,
-};
-
-/// How many seeds are tried before a placement is given up. At a quarter's load cuckoo placement
-/// fails about once in a thousand, so this is never reached within the limits of the ABI.
-const SEEDS: u32 = 10_000;
-
-/// A service's key in the program's table: address words, port and protocol.
-pub(super) type ServiceKey = ([u64; 2], u32);
-
-/// A placement of all services: a seed, and a slot for each of `keys`, in their order.
-///
-/// Cuckoo hashing with two choices (Pagh and Rodler, 2004): the program reads two slots, however
-/// many services there are.
-pub(super) fn place_services(keys: &[ServiceKey]) -> Option<(u32, Vec<u32>)> {
-    (1..SEEDS).find_map(|seed| place_with(keys, seed).map(|slots| (seed, slots)))
-}
-
-fn place_with(keys: &[ServiceKey], seed: u32) -> Option<Vec<u32>> {
-    let mut owner: Vec<Option<usize>> = vec![None; SERVICE_SLOTS as usize];
-    let mut slots = vec![0; keys.len()];
-    for first in 0..keys.len() {
-        let mut key = first;
-        let mut avoid = None;
-        let mut moves = 0;
-        loop {
-            let (addr, port_proto) = keys[key];
-            let (one, other) = hash::service_slots(hash::service(addr, port_proto, seed));
-            let slot = if avoid == Some(one) { other } else { one };
-            let free = if owner[slot as usize].is_some() && owner[other as usize].is_none() {
-                other
-            } else {
-                slot
-            };
-            slots[key] = free;
-            match owner[free as usize].replace(key) {
-                None => break,
-                Some(evicted) => {
-                    key = evicted;
-                    avoid = Some(free);
-                }
-            }
-            moves += 1;
-            if moves > 64 {
-                return None;
-            }
-        }
-    }
-    Some(slots)
-}
-
-/// A MAC table without collisions: a seed and the table's entries. `None` if there are too many
-/// MACs for that.
-pub(super) fn place_macs(macs: &[(u64, MacOwner)]) -> Option<(u32, Vec<u64>)> {
-    (1..SEEDS).find_map(|seed| {
-        let mut table = vec![0; MAC_SLOTS as usize];
-        for &(mac, owner) in macs {
-            let slot = hash::mac_slot(mac, seed) as usize;
-            let entry = owner.entry(mac);
-            if table[slot] != 0 && table[slot] != entry {
-                return None;
-            }
-            table[slot] = entry;
-        }
-        Some((seed, table))
-    })
-}
+use steerd_ebpf::abi::RING_LINE;
 
 /// Small numbers for keys; a freed one is used again as late as possible, because flows may still
 /// name it.
@@ -221,45 +154,6 @@ impl Regions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use steerd_ebpf::abi::{MAX_SERVICES, Service, addr_words, mac_word};
-
-    #[test]
-    fn as_many_services_as_the_abi_allows_find_a_place() {
-        let keys: Vec<ServiceKey> = (0..MAX_SERVICES - 1)
-            .map(|n| {
-                let [.., b, c] = n.to_be_bytes();
-                let addr = std::net::Ipv4Addr::new(10, 0, b, c)
-                    .to_ipv6_mapped()
-                    .octets();
-                (addr_words(addr), Service::key(443_u16.to_be(), 6))
-            })
-            .collect();
-        let (seed, slots) = place_services(&keys).expect("placed");
-        let mut seen = std::collections::BTreeSet::new();
-        for (&(addr, port_proto), &slot) in keys.iter().zip(&slots) {
-            let (one, other) = hash::service_slots(hash::service(addr, port_proto, seed));
-            assert!(slot == one || slot == other, "where the program looks");
-            assert!(seen.insert(slot), "one service a slot");
-        }
-    }
-
-    #[test]
-    fn two_hundred_macs_find_a_place() {
-        let macs: Vec<(u64, MacOwner)> = (0..200_u8)
-            .map(|n| {
-                let owner = if n < 8 {
-                    MacOwner::Own
-                } else {
-                    MacOwner::Forwarder
-                };
-                (mac_word([2, 0, 0, 0, 1, n]), owner)
-            })
-            .collect();
-        let (seed, table) = place_macs(&macs).expect("placed");
-        for (mac, owner) in macs {
-            assert_eq!(table[hash::mac_slot(mac, seed) as usize], owner.entry(mac));
-        }
-    }
 
     #[test]
     fn ids_are_reused_late() {
