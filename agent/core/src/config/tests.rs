@@ -274,6 +274,8 @@ fn render(config: &Config) -> String {
                     Mode::Auto => "auto",
                     Mode::Local => "local",
                     Mode::Dsr => "dsr",
+                    Mode::Tunnel => "tunnel",
+                    Mode::Nat => "nat",
                 }),
             );
         }

@@ -16,7 +16,7 @@ mod service;
 use std::{collections::HashSet, path::PathBuf};
 
 use super::{
-    Config, Control, Dataplane, Log, LogFormat, Name, Node, VirtualRouter, XdpMode,
+    Config, Control, Dataplane, Log, LogFormat, Name, Nat, Node, Tunnel, VirtualRouter, XdpMode,
     error::{Mistake, quote},
     raw::{RawConfig, RawControl, RawDataplane, RawLog, RawNode},
     reader::At,
@@ -43,6 +43,8 @@ pub(super) fn validate(
         control: control(&raw.control)?,
         log: log(&raw.log)?,
         dataplane: dataplane?,
+        tunnel: Tunnel::default(),
+        nat: Nat::default(),
         virtual_routers: virtual_routers?,
         services: services?,
     })

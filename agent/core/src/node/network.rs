@@ -81,7 +81,7 @@ impl Network {
     /// How `backend` is reached: the mode, where that is known, and the way.
     pub(super) fn reach(&self, backend: &Backend) -> (Mode, Reach) {
         let mode = match (backend.mode, &self.own) {
-            (Mode::Local | Mode::Dsr, _) => backend.mode,
+            (Mode::Local | Mode::Dsr | Mode::Tunnel | Mode::Nat, _) => backend.mode,
             (Mode::Auto, Some(own)) if own.contains(&backend.address) => Mode::Local,
             (Mode::Auto, Some(_)) => Mode::Dsr,
             (Mode::Auto, None) => Mode::Auto,
@@ -89,7 +89,7 @@ impl Network {
         let reach = match mode {
             Mode::Local => Reach::Local,
             Mode::Auto => Reach::Pending,
-            Mode::Dsr => match self.next_hops.get(&backend.address) {
+            Mode::Dsr | Mode::Tunnel | Mode::Nat => match self.next_hops.get(&backend.address) {
                 Some(Some(Some(next_hop))) => Reach::Dsr(*next_hop),
                 Some(Some(None)) => Reach::Lost,
                 Some(None) | None => Reach::Pending,

@@ -8,9 +8,9 @@ use std::{
 
 use super::{Node, network::Reach};
 use crate::{
-    action::{Action, Notice, SteeredBackend, Steering},
-    config::{Mode, Name, Service},
-    event::BackendKey,
+    action::{Action, Notice, SteeredBackend, Steering, Way},
+    config::{Backend, Mode, Name, Service},
+    event::{BackendKey, NextHop},
     maglev::{self, Member},
     time::Instant,
 };
@@ -165,6 +165,7 @@ impl Node {
             protocol: service.protocol,
             backends: steered(service, &seen),
             ring,
+            policy: service.policy.clone(),
         };
         let mut actions = Vec::new();
         if state.told.as_ref() != Some(&steering) {
@@ -226,16 +227,30 @@ fn steered(service: &Service, seen: &[Seen]) -> Vec<SteeredBackend> {
             name: backend.name.clone(),
             address: backend.address,
             port: backend.port,
-            mode: match seen.mode {
-                Mode::Local => Mode::Local,
-                Mode::Dsr | Mode::Auto => Mode::Dsr,
-            },
+            weight: backend.weight,
             // A flow whose packets have nowhere to go is better off on another backend.
             alive: seen.up && seen.reachable(),
-            next_hop: match seen.reach {
-                Reach::Dsr(next_hop) => Some(next_hop),
-                Reach::Local | Reach::Lost | Reach::Pending => None,
-            },
+            quic_server_id: backend.quic_server_id,
+            way: way(backend, seen),
         })
         .collect()
+}
+
+fn way(backend: &Backend, seen: &Seen) -> Way {
+    let next_hop = match seen.reach {
+        Reach::Dsr(next_hop) => Some(next_hop),
+        Reach::Local | Reach::Lost | Reach::Pending => None,
+    };
+    match seen.mode {
+        Mode::Local => Way::Local,
+        Mode::Dsr | Mode::Auto => Way::Dsr(next_hop),
+        Mode::Tunnel => Way::Tunnel {
+            encapsulation: backend.encapsulation,
+            next_hop: next_hop.map(|hop| NextHop {
+                mtu: hop.mtu.min(backend.mtu.unwrap_or(u16::MAX)),
+                ..hop
+            }),
+        },
+        Mode::Nat => Way::Nat(next_hop),
+    }
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     net::IpAddr,
+    time::Duration,
 };
 
 use super::{
@@ -12,7 +13,7 @@ use super::{
     unique_names,
 };
 use crate::config::{
-    Backend, Mode, Name, Probe, Protocol, Service,
+    Backend, Encapsulation, Mode, Name, Policy, Probe, Protocol, Service,
     error::{Mistake, quote},
     raw::{RawBackend, RawService},
     reader::{At, Given, List},
@@ -69,6 +70,9 @@ fn service(
         protocol: raw.protocol.or(Protocol::Tcp)?,
         min_healthy: raw.min_healthy.or(1)?,
         ring_size: raw.ring_size.or(4099)?,
+        policy: Policy::default(),
+        slow_start: Duration::ZERO,
+        panic_threshold: 0,
         probes: probes?,
         backends: backends?,
     })
@@ -195,6 +199,8 @@ fn backend(
             Mode::Auto => "auto",
             Mode::Local => "local",
             Mode::Dsr => "dsr",
+            Mode::Tunnel => "tunnel",
+            Mode::Nat => "nat",
         };
         let message = format!(
             "port {} differs from the service's {service_port}: there is no port translation in mode {mode}",
@@ -210,6 +216,10 @@ fn backend(
         weight: raw.weight.or(1)?,
         tier: raw.tier.or(1)?,
         mode: mode?,
+        encapsulation: Encapsulation::Ipip,
+        mtu: None,
+        sorry: false,
+        quic_server_id: None,
     })
 }
 
