@@ -2,8 +2,9 @@
 
 use std::{fmt, net::IpAddr};
 
+pub use crate::config::{Affinity, Policy, Scheduler, Sources, SynRate};
 use crate::{
-    config::{Mode, Name, Protocol},
+    config::{Encapsulation, Mode, Name, Protocol},
     event::{BackendKey, NextHop},
     vrrp::{election::Role, wire::Advert},
 };
@@ -68,7 +69,8 @@ pub enum Action {
     /// where none are, of those that were heard more than once and of late.
     Forwarders(Vec<[u8; 6]>),
     /// A reload takes effect here: the actions before are about virtual routers as they were
-    /// configured until now, those after as in [`crate::node::Node::config`].
+    /// configured until now, those after as in [`crate::node::Node::config`]. So do its sections
+    /// `[tunnel]` and `[nat]`.
     Reconfigured,
     /// Tell the log and the history.
     Notice(Notice),
@@ -89,8 +91,12 @@ pub struct Steering {
     pub protocol: Protocol,
     /// Its backends, in the order of the configuration.
     pub backends: Vec<SteeredBackend>,
-    /// The Maglev table: indices into `backends`; empty: no backend can take new flows.
+    /// Indices into `backends`; empty: no backend can take new flows. By the scheduler: the Maglev
+    /// table; for weighted round robin one whole cycle of turns, interleaved; for least connections
+    /// each backend that can, once.
     pub ring: Vec<u16>,
+    /// How its flows are spread and limited.
+    pub policy: Policy,
 }
 
 /// One backend of a service's steering.
@@ -100,14 +106,63 @@ pub struct SteeredBackend {
     pub name: Name,
     /// Its own address.
     pub address: IpAddr,
-    /// Its port.
+    /// Its port; not the service's only for [`Way::Nat`].
     pub port: u16,
-    /// How packets reach it; never [`Mode::Auto`].
-    pub mode: Mode,
-    /// Whether it may keep the flows it has. Never for [`Mode::Dsr`] without a next hop.
+    /// Its weight now, relative to the other weights of this steering: as configured, or a hundred
+    /// times that while a backend of the service is in slow start.
+    pub weight: u16,
+    /// Whether it may keep the flows it has. Never where its way lacks the next hop.
     pub alive: bool,
-    /// For [`Mode::Dsr`].
-    pub next_hop: Option<NextHop>,
+    /// What names it in QUIC connection ids, where [`Policy::quic`] is set.
+    pub quic_server_id: Option<u16>,
+    /// How packets reach it.
+    pub way: Way,
+}
+
+/// How packets reach a backend. A next hop is none while it is not known or of no use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// This host's own stack.
+    Local,
+    /// A new destination MAC.
+    Dsr(Option<NextHop>),
+    /// Within another packet.
+    Tunnel {
+        /// Which.
+        encapsulation: Encapsulation,
+        /// Where that goes first; its MTU is the smaller of the way's and the configured one.
+        next_hop: Option<NextHop>,
+    },
+    /// With addresses and ports translated.
+    Nat(Option<NextHop>),
+}
+
+impl Way {
+    /// The mode it is the way of; never [`Mode::Auto`].
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        match self {
+            Self::Local => Mode::Local,
+            Self::Dsr(_) => Mode::Dsr,
+            Self::Tunnel { .. } => Mode::Tunnel,
+            Self::Nat(_) => Mode::Nat,
+        }
+    }
+
+    /// Its next hop, where it needs one and has it.
+    #[must_use]
+    pub fn next_hop(&self) -> Option<NextHop> {
+        match self {
+            Self::Local => None,
+            Self::Dsr(next_hop) | Self::Tunnel { next_hop, .. } | Self::Nat(next_hop) => *next_hop,
+        }
+    }
+
+    /// Whether packets can be sent on it.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self, Self::Local) || self.next_hop().is_some()
+    }
 }
 
 /// Something worth telling: one transition with its cause.
@@ -133,7 +188,7 @@ pub enum Notice {
         /// Why.
         cause: String,
     },
-    /// A service's traffic goes to another tier; none: nowhere.
+    /// A service's traffic goes to another tier; none: to no backend of a tier.
     Tier {
         /// The service.
         service: Name,
@@ -141,6 +196,25 @@ pub enum Notice {
         from: Option<u8>,
         /// The tier now.
         to: Option<u8>,
+    },
+    /// So few backends of a service are healthy that their health is not believed any more; or
+    /// enough of them are again.
+    Panic {
+        /// The service.
+        service: Name,
+        /// Whether it panics now.
+        panics: bool,
+        /// How many backends are healthy.
+        healthy: usize,
+        /// Of how many.
+        of: usize,
+    },
+    /// A service's new flows go to its sorry backends, or no longer.
+    Sorry {
+        /// The service.
+        service: Name,
+        /// Whether they do now.
+        begins: bool,
     },
     /// A peer was heard for the first time, or again, or is silent. When many appear at once, not
     /// each is told.
@@ -198,6 +272,39 @@ impl fmt::Display for Notice {
                     )
                 }
             },
+            Self::Panic {
+                service,
+                panics: true,
+                healthy,
+                of,
+            } => write!(
+                f,
+                "service {service}: only {healthy} of {of} backends are healthy, below its \
+                 panic_threshold: all that can be reached are used"
+            ),
+            Self::Panic {
+                service,
+                panics: false,
+                healthy,
+                of,
+            } => write!(
+                f,
+                "service {service}: {healthy} of {of} backends are healthy: only those are used again"
+            ),
+            Self::Sorry {
+                service,
+                begins: true,
+            } => write!(
+                f,
+                "service {service}: no other backend can serve: new flows go to the sorry backend"
+            ),
+            Self::Sorry {
+                service,
+                begins: false,
+            } => write!(
+                f,
+                "service {service}: no new flows go to the sorry backend any more"
+            ),
             Self::Peer {
                 router,
                 address,

@@ -16,7 +16,7 @@ use std::{net::IpAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::{Mode, Name, Protocol, XdpMode},
+    config::{Mode, Name, Protocol, Scheduler, XdpMode},
     vrrp::election::Role,
 };
 
@@ -109,8 +109,12 @@ pub struct ServiceStatus {
     pub protocol: Protocol,
     /// The virtual router.
     pub virtual_router: Name,
+    /// How a new flow's backend is chosen.
+    pub scheduler: Scheduler,
     /// The tier that takes new flows.
     pub active_tier: Option<u8>,
+    /// Whether so few backends are healthy that all are used.
+    pub panic: bool,
     /// Packets and bytes since the program was first loaded.
     pub packets: u64,
     /// Bytes.
@@ -130,8 +134,12 @@ pub struct BackendStatus {
     pub port: u16,
     /// Its weight.
     pub weight: u16,
-    /// Its tier.
+    /// The percentage of its weight that it has now, while it is in slow start.
+    pub slow_start_percent: Option<u8>,
+    /// Its tier; of no meaning where it is a sorry backend.
     pub tier: u8,
+    /// Whether it takes new flows only where no other backend can.
+    pub sorry: bool,
     /// How packets reach it.
     pub mode: Mode,
     /// Its state.
@@ -144,10 +152,44 @@ pub struct BackendStatus {
     pub in_use: bool,
     /// How long the last good check took, in microseconds.
     pub latency_us: Option<u64>,
+    /// Its connections in the flow table; none where they were not counted.
+    pub connections: Option<Connections>,
     /// Packets.
     pub packets: u64,
     /// Bytes.
     pub bytes: u64,
+}
+
+/// Connections in the flow table, by their state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connections {
+    /// The handshake is not complete.
+    pub new: u64,
+    /// It is.
+    pub established: u64,
+    /// A FIN or RST was seen.
+    pub closing: u64,
+}
+
+impl Connections {
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        let Self {
+            new,
+            established,
+            closing,
+        } = self;
+        new.saturating_add(*established).saturating_add(*closing)
+    }
+}
+
+impl std::ops::AddAssign for Connections {
+    fn add_assign(&mut self, other: Self) {
+        self.new = self.new.saturating_add(other.new);
+        self.established = self.established.saturating_add(other.established);
+        self.closing = self.closing.saturating_add(other.closing);
+    }
 }
 
 /// The health of a backend.

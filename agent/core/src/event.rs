@@ -97,13 +97,19 @@ pub enum Command {
     Shutdown,
 }
 
-/// How a backend is reached on the segment.
+/// The first step on the way to a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NextHop {
     /// The interface it is reached through.
     pub ifindex: u32,
-    /// Its MAC.
+    /// Its MAC: the backend's own, or the gateway's.
     pub mac: [u8; 6],
+    /// The 802.1Q VLAN that the frame must name on that interface; 0: none.
+    pub vlan: u16,
+    /// The largest packet that the way carries, in bytes.
+    pub mtu: u16,
+    /// Whether that is a router on the way, and not the backend itself.
+    pub gateway: bool,
 }
 
 /// Why a check failed, in words that an operator can act on.

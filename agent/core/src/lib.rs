@@ -17,6 +17,7 @@
 //! * [`vrrp`]: the wire format and the election of a virtual router's master.
 //! * [`health`]: rise and fall of a backend's probes.
 //! * [`maglev`]: the lookup table that spreads flows over backends.
+//! * [`round_robin`]: one cycle of weighted turns.
 //! * [`node`]: the whole of a node, which ties them together.
 //! * [`plan`]: the difference between two configurations.
 //! * [`api`]: what the control socket speaks.
@@ -30,5 +31,6 @@ pub mod health;
 pub mod maglev;
 pub mod node;
 pub mod plan;
+pub mod round_robin;
 pub mod time;
 pub mod vrrp;

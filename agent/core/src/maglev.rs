@@ -231,24 +231,20 @@ mod tests {
         }
     }
 
+    /// Whichever it is: at most 1 % of the ring moves beside what the removed one had.
     #[test]
     fn removing_one_of_a_hundred_moves_few_others() {
         let all = members(100);
         let before = table(&all, SIZE);
-        let mut worst = 0.0_f64;
-        for gone in [0_u16, 17, 50, 99] {
+        let moved = |gone| {
             let rest: Vec<Member> = all.iter().copied().filter(|m| m.index != gone).collect();
             let after = table(&rest, SIZE);
-            let kept = before.iter().filter(|slot| **slot != gone).count();
-            let moved = before
-                .iter()
-                .zip(&after)
-                .filter(|(b, a)| **b != gone && b != a)
-                .count();
-            worst = worst.max(moved as f64 / kept as f64);
-        }
-        println!("slots of survivors moved: {:.2} %", worst * 100.0);
-        assert!(worst < 0.02, "{worst}");
+            let slots = before.iter().zip(&after);
+            slots.filter(|(b, a)| **b != gone && b != a).count()
+        };
+        let worst = (0..100).map(moved).max().unwrap();
+        println!("moved: {worst} of {SIZE}");
+        assert!(worst * 100 <= SIZE as usize, "{worst}");
     }
 
     #[test]

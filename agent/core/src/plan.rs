@@ -1,7 +1,10 @@
 //! The difference between two configurations: what `steerctl reload --dry-run` prints and a reload does.
 
-use std::{fmt, time::Duration};
+mod fields;
 
+use std::fmt;
+
+use self::fields::Fields;
 use crate::{
     config::{Backend, Config, Name, Probe, ProbeKind, Service, VirtualRouter},
     event::BackendKey,
@@ -18,6 +21,13 @@ pub struct Plan {
 pub enum Step {
     /// A section that only a new start of the daemon reads: nothing happens.
     NeedsRestart {
+        /// The section.
+        section: &'static str,
+        /// What changed in it.
+        fields: Vec<String>,
+    },
+    /// A section of the data plane says something else.
+    SectionChanged {
         /// The section.
         section: &'static str,
         /// What changed in it.
@@ -98,6 +108,7 @@ impl Plan {
     pub fn between(old: &Config, new: &Config) -> Self {
         let mut steps = Vec::new();
         restarts(old, new, &mut steps);
+        modes(old, new, &mut steps);
         routers(old, new, &mut steps);
         services(old, new, &mut steps);
         Self { steps }
@@ -121,6 +132,9 @@ impl fmt::Display for Step {
         match self {
             Self::NeedsRestart { section, fields } => {
                 write!(f, "needs a restart: {section}: {}", fields.join(", "))
+            }
+            Self::SectionChanged { section, fields } => {
+                write!(f, "{section}: {}", fields.join(", "))
             }
             Self::RouterAdded(router) => write!(f, "virtual router {router} added"),
             Self::RouterRemoved(router) => write!(f, "virtual router {router} removed"),
@@ -219,6 +233,36 @@ fn restarts(old: &Config, new: &Config, steps: &mut Vec<Step>) {
     );
 }
 
+fn modes(old: &Config, new: &Config, steps: &mut Vec<Step>) {
+    let mut section = |section, Fields(fields): Fields| {
+        if !fields.is_empty() {
+            steps.push(Step::SectionChanged { section, fields });
+        }
+    };
+    let (before, after) = (&old.tunnel, &new.tunnel);
+    section(
+        "tunnel",
+        Fields::default()
+            .shown("source4", &before.source4, &after.source4)
+            .shown("source6", &before.source6, &after.source6)
+            .shown("gue_port", &before.gue_port, &after.gue_port)
+            .listed("endpoints", &before.endpoints, &after.endpoints),
+    );
+    let (before, after) = (&old.nat, &new.nat);
+    let (was, is) = (before.timeouts, after.timeouts);
+    section(
+        "nat",
+        Fields::default()
+            .listed("addresses", &before.addresses, &after.addresses)
+            .shown("ports", &before.ports, &after.ports)
+            .time("tcp_new", was.tcp_new, is.tcp_new)
+            .time("tcp_established", was.tcp_established, is.tcp_established)
+            .time("tcp_closing", was.tcp_closing, is.tcp_closing)
+            .time("udp_new", was.udp_new, is.udp_new)
+            .time("udp_established", was.udp_established, is.udp_established),
+    );
+}
+
 fn routers(old: &Config, new: &Config, steps: &mut Vec<Step>) {
     let named = |router: &VirtualRouter| router.name.clone();
     for delta in deltas(&old.virtual_routers, &new.virtual_routers, named) {
@@ -282,7 +326,14 @@ fn service(old: &Service, new: &Service, steps: &mut Vec<Step>) {
         .shown("port", &old.port, &new.port)
         .shown("protocol", &old.protocol, &new.protocol)
         .shown("min_healthy", &old.min_healthy, &new.min_healthy)
-        .shown("ring_size", &old.ring_size, &new.ring_size);
+        .shown("ring_size", &old.ring_size, &new.ring_size)
+        .time("slow_start", old.slow_start, new.slow_start)
+        .shown(
+            "panic_threshold",
+            &old.panic_threshold,
+            &new.panic_threshold,
+        )
+        .policy(&old.policy, &new.policy);
     if !fields.is_empty() {
         steps.push(Step::ServiceChanged {
             service: service(),
@@ -363,7 +414,11 @@ fn backend(key: BackendKey, old: &Backend, new: &Backend) -> Step {
         .shown("port", &old.port, &new.port)
         .shown("weight", &old.weight, &new.weight)
         .shown("tier", &old.tier, &new.tier)
-        .keyword("mode", &old.mode, &new.mode);
+        .shown("sorry", &old.sorry, &new.sorry)
+        .shown("mode", &old.mode, &new.mode)
+        .shown("encapsulation", &old.encapsulation, &new.encapsulation)
+        .optional("mtu", &old.mtu, &new.mtu)
+        .optional("quic_server_id", &old.quic_server_id, &new.quic_server_id);
     let moved = (old.address, old.port) != (new.address, new.port);
     Step::BackendChanged {
         backend: key,
@@ -395,53 +450,4 @@ fn deltas<'a, T: PartialEq>(
         Some(before) => Some(Delta::Changed(before, item)),
     });
     removed.chain(rest).collect()
-}
-
-/// The fields that differ, as `field old -> new`.
-#[derive(Default)]
-struct Fields(Vec<String>);
-
-impl Fields {
-    fn shown<T: PartialEq + fmt::Display>(mut self, field: &str, old: &T, new: &T) -> Self {
-        if old != new {
-            self.0.push(format!("{field} {old} -> {new}"));
-        }
-        self
-    }
-
-    fn debug<T: PartialEq + fmt::Debug>(mut self, field: &str, old: &T, new: &T) -> Self {
-        if old != new {
-            self.0.push(format!("{field} {old:?} -> {new:?}"));
-        }
-        self
-    }
-
-    /// A keyword of the configuration, which is its variant's name in lower case.
-    fn keyword<T: PartialEq + fmt::Debug>(self, field: &str, old: &T, new: &T) -> Self {
-        let show = |value: &T| format!("{value:?}").to_lowercase();
-        self.shown(field, &show(old), &show(new))
-    }
-
-    fn optional<T: PartialEq + fmt::Display>(
-        self,
-        field: &str,
-        old: &Option<T>,
-        new: &Option<T>,
-    ) -> Self {
-        let show = |value: &Option<T>| value.as_ref().map_or("none".to_owned(), T::to_string);
-        self.shown(field, &show(old), &show(new))
-    }
-
-    fn listed<T: PartialEq + fmt::Display>(self, field: &str, old: &[T], new: &[T]) -> Self {
-        let list = |items: &[T]| {
-            let items: Vec<String> = items.iter().map(ToString::to_string).collect();
-            format!("[{}]", items.join(", "))
-        };
-        self.shown(field, &list(old), &list(new))
-    }
-
-    fn time(self, field: &str, old: Duration, new: Duration) -> Self {
-        // Exact, so that two that differ never look the same.
-        self.debug(field, &old, &new)
-    }
 }

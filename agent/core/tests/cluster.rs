@@ -402,6 +402,9 @@ impl World {
                 let next_hop = found.map(|host| NextHop {
                     ifindex: 2,
                     mac: mac(host),
+                    vlan: 0,
+                    mtu: 1500,
+                    gateway: false,
                 });
                 if self.hosts[from].incarnation == incarnation {
                     self.give(from, Event::NextHop { address, next_hop });

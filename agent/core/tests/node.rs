@@ -6,7 +6,7 @@ mod support;
 use std::{collections::BTreeSet, net::IpAddr};
 
 use steerd_core::{
-    action::{Action, Notice, Steering},
+    action::{Action, Notice, Steering, Way},
     api::BackendState,
     config::{Config, Mode, Service},
     event::{Command, Event, NextHop, ProbeFailure},
@@ -31,6 +31,9 @@ fn hop(last: u8) -> NextHop {
     NextHop {
         ifindex: 2,
         mac: [2, 0, 0, 0, 0, last],
+        vlan: 0,
+        mtu: 1500,
+        gateway: false,
     }
 }
 
@@ -251,7 +254,7 @@ fn the_mode_follows_the_hosts_own_addresses_but_not_virtual_ones() {
         .steered()
         .backends
         .iter()
-        .map(|backend| backend.mode)
+        .map(|backend| backend.way.mode())
         .collect();
     assert_eq!(modes, [Mode::Local, Mode::Dsr, Mode::Dsr]);
     assert!(actions.contains(&Action::Resolve { address: host(1) }));
@@ -453,7 +456,7 @@ fn steering_is_told_only_when_it_changes() {
     let told = steerings(&bench.give(other, at(20)));
     assert_eq!(told.len(), 1);
     assert_eq!(told[0].ring, before.ring);
-    assert_eq!(told[0].backends[1].next_hop, Some(hop(9)));
+    assert_eq!(told[0].backends[1].way, Way::Dsr(Some(hop(9))));
     // Not one of ours.
     let stranger = Event::NextHop {
         address: ip("10.0.0.1"),

@@ -5,7 +5,10 @@
 mod support;
 
 use steerd_core::{
-    config::{Config, HttpProbe, LogFormat, Mode, ProbeKind, Protocol, XdpMode},
+    config::{
+        Affinity, Config, Encapsulation, HttpProbe, LogFormat, Mode, ProbeKind, Protocol,
+        Scheduler, SynRate, XdpMode,
+    },
     plan::{Plan, Step},
 };
 use support::{backend, config, host, ip, ms, name, probe, router, service};
@@ -139,6 +142,69 @@ fn services_backends_and_probes_are_told_one_by_one() {
     assert_eq!(
         lines,
         ["virtual router main removed", "service game removed"]
+    );
+}
+
+#[test]
+fn modes_are_told_and_need_no_restart() {
+    let lines = changes(|new| {
+        new.tunnel.source4 = "10.9.0.0/16".parse().unwrap();
+        new.tunnel.gue_port = 6081;
+        new.tunnel.endpoints = vec![host(0)];
+        new.nat.addresses = vec![host(0)];
+        new.nat.ports.low = 32_768;
+        new.nat.timeouts.udp_new = ms(10_000);
+        let backend = &mut new.services[0].backends[1];
+        backend.mode = Mode::Tunnel;
+        backend.encapsulation = Encapsulation::Gue;
+        backend.mtu = Some(1400);
+        backend.sorry = true;
+        backend.quic_server_id = Some(7);
+    });
+    assert_eq!(
+        lines,
+        [
+            "tunnel: source4 172.16.0.0/16 -> 10.9.0.0/16, gue_port 6080 -> 6081, \
+             endpoints [] -> [192.168.1.26]",
+            "nat: addresses [] -> [192.168.1.26], ports 1024-65535 -> 32768-65535, \
+             udp_new 30s -> 10s",
+            "service game: backend b1: sorry false -> true, mode auto -> tunnel, \
+             encapsulation ipip -> gue, mtu none -> 1400, quic_server_id none -> 7",
+        ]
+    );
+}
+
+#[test]
+fn each_field_of_a_policy_is_told() {
+    let net = |text: &str| text.parse().unwrap();
+    let many = |from: u8| (from..from + 20).map(move |n| net(&format!("10.{n}.0.0/16")));
+    let mut old = base();
+    old.services[0].policy.sources.deny = many(0).collect();
+    let mut new = old.clone();
+    let service = &mut new.services[0];
+    service.slow_start = ms(30_000);
+    service.panic_threshold = 50;
+    service.policy.scheduler = Scheduler::LeastConnections;
+    service.policy.affinity = Affinity::Source {
+        prefix4: 24,
+        prefix6: 64,
+    };
+    service.policy.mss = Some(1400);
+    service.policy.syn_rate = Some(SynRate {
+        per_second: 10,
+        burst: 20,
+    });
+    service.policy.sources.allow = vec![net("10.0.0.0/8")];
+    service.policy.sources.deny = many(5).collect();
+    service.policy.quic = true;
+    assert_eq!(
+        Plan::between(&old, &new).changes(),
+        [
+            "service game: slow_start 0ns -> 30s, panic_threshold 0 -> 50, \
+          scheduler maglev -> least-connections, affinity 5-tuple -> source-prefix /24 /64, \
+          mss none -> 1400, syn_rate none -> 10/s, burst 20, allow_sources [] -> [10.0.0.0/8], \
+          deny_sources 5 added, 5 removed, quic false -> true"
+        ]
     );
 }
 

@@ -5,6 +5,8 @@
 //! line and column ([`ConfigErrors`]), and changes nothing.
 
 mod error;
+mod mode;
+mod policy;
 mod raw;
 mod reader;
 mod scalar;
@@ -18,6 +20,8 @@ use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 pub use error::{ConfigErrors, Mistake};
 use ipnet::IpNet;
+pub use mode::{Encapsulation, Mode, Nat, NatTimeouts, PortRange, Tunnel};
+pub use policy::{Affinity, Policy, Scheduler, Sources, SynRate};
 use serde::{Deserialize, Serialize};
 
 /// The name of a node, virtual router, service, backend, probe or interface.
@@ -56,6 +60,10 @@ pub struct Config {
     pub log: Log,
     /// The kernel program and where it runs.
     pub dataplane: Dataplane,
+    /// The outer packets of mode `tunnel`.
+    pub tunnel: Tunnel,
+    /// The translations of mode `nat`.
+    pub nat: Nat,
     /// The virtual routers, in the order of the file.
     pub virtual_routers: Vec<VirtualRouter>,
     /// The services, in the order of the file.
@@ -237,6 +245,12 @@ pub struct Service {
     pub min_healthy: u16,
     /// The size of the Maglev table: a prime, at least 100 times the number of backends advised.
     pub ring_size: u32,
+    /// How its flows are spread and limited.
+    pub policy: Policy,
+    /// How long a backend that joins others takes to get its whole share; zero: none.
+    pub slow_start: Duration,
+    /// Below this percentage of healthy backends, health is not believed: all are used. 0: never.
+    pub panic_threshold: u8,
     /// What each backend is probed with; all must pass. Empty: backends count as healthy.
     pub probes: Vec<Probe>,
     /// The backends, at least one.
@@ -248,9 +262,9 @@ pub struct Service {
 pub struct Backend {
     /// Its name, unique within the service.
     pub name: Name,
-    /// Its own address, of the service's family.
+    /// Its own address, of the service's family except with [`Mode::Tunnel`].
     pub address: IpAddr,
-    /// The port it is probed on; local and dsr deliver to the service's port.
+    /// The port it is probed on; the service's except with [`Mode::Nat`], which delivers to it.
     pub port: u16,
     /// Its share of new flows among its tier, 0 (no new flows) to 256.
     pub weight: u16,
@@ -258,18 +272,17 @@ pub struct Backend {
     pub tier: u8,
     /// How packets reach it.
     pub mode: Mode,
-}
-
-/// How packets reach a backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Mode {
-    /// `local` where the backend's address is one of this host's, else `dsr`.
-    Auto,
-    /// This host's own stack.
-    Local,
-    /// A new destination MAC, same segment (direct server return).
-    Dsr,
+    /// What packets are wrapped in, for [`Mode::Tunnel`].
+    pub encapsulation: Encapsulation,
+    /// The largest packet that the way to it carries, for [`Mode::Tunnel`]; none: what the kernel
+    /// knows of it.
+    pub mtu: Option<u16>,
+    /// Whether it takes new flows only where no other backend of the service can. Its tier means
+    /// nothing then.
+    pub sorry: bool,
+    /// What names it in QUIC connection ids: unique in the service, there for all of its backends
+    /// or none ([`Policy::quic`]).
+    pub quic_server_id: Option<u16>,
 }
 
 /// A check of a backend's health.

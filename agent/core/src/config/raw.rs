@@ -3,22 +3,27 @@
 //! [`parse`] turns TOML into a [`RawConfig`], whose values are typed and each within its own
 //! bounds, but whose defaults are not filled in and whose parts have not been compared with each
 //! other: that is [`super::validate`]'s part. There is one function for each table of
-//! [`super::schema`].
+//! [`super::schema`]; those of services are in [`service`], those of modes in [`mode`].
+
+mod mode;
+mod service;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
+pub(super) use mode::{RawNat, RawTunnel};
+pub(super) use service::{AffinityWord, RawBackend, RawService};
 use toml::de::DeTable;
 
 use super::{
-    LogFormat, Mode, Name, Protocol, XdpMode,
+    LogFormat, Name, XdpMode,
     error::{Mistake, quote},
     reader::{At, Given, List, TableReader},
     scalar,
     schema::{
-        ANNOUNCE, BACKEND, CONTROL, DATAPLANE, FILE, LOG, MAX_ADDRESSES, MAX_BACKENDS,
-        MAX_INTERFACES, MAX_PEERS, MAX_PROBES, MAX_SERVICES, MAX_STATUSES, MAX_VIRTUAL_ROUTERS,
-        NODE, PROBE, SERVICE, VIRTUAL_ROUTER,
+        ANNOUNCE, CONTROL, DATAPLANE, FILE, LOG, MAX_ADDRESSES, MAX_INTERFACES, MAX_PEERS,
+        MAX_SERVICES, MAX_STATUSES, MAX_VIRTUAL_ROUTERS, NAT, NODE, PROBE, SERVICE, TUNNEL,
+        VIRTUAL_ROUTER,
     },
 };
 
@@ -39,6 +44,8 @@ pub(super) fn parse(text: &str) -> (Option<RawConfig>, Vec<Mistake>) {
         control: control(file.table("control", &CONTROL)),
         log: log(file.table("log", &LOG)),
         dataplane: dataplane(file.table("dataplane", &DATAPLANE)),
+        tunnel: mode::tunnel(file.table("tunnel", &TUNNEL)),
+        nat: mode::nat(file.table("nat", &NAT)),
         virtual_routers: file.tables(
             "virtual_router",
             &VIRTUAL_ROUTER,
@@ -46,7 +53,7 @@ pub(super) fn parse(text: &str) -> (Option<RawConfig>, Vec<Mistake>) {
             virtual_router,
         ),
         probes: file.named_tables("probe", &PROBE, probe),
-        services: file.tables("service", &SERVICE, MAX_SERVICES, service),
+        services: file.tables("service", &SERVICE, MAX_SERVICES, service::service),
     };
     (Some(raw), mistakes)
 }
@@ -58,6 +65,8 @@ pub(super) struct RawConfig {
     pub(super) control: RawControl,
     pub(super) log: RawLog,
     pub(super) dataplane: RawDataplane,
+    pub(super) tunnel: RawTunnel,
+    pub(super) nat: RawNat,
     pub(super) virtual_routers: List<RawVirtualRouter>,
     pub(super) probes: List<RawProbe>,
     pub(super) services: List<RawService>,
@@ -144,31 +153,6 @@ pub(super) struct RawProbe {
     pub(super) server_name: Given<String>,
     pub(super) verify: Given<bool>,
     pub(super) ca_file: Given<PathBuf>,
-}
-
-/// `[[service]]`.
-#[derive(Debug)]
-pub(super) struct RawService {
-    pub(super) name: Given<Name>,
-    pub(super) address: Given<IpAddr>,
-    pub(super) port: Given<u16>,
-    pub(super) protocol: Given<Protocol>,
-    pub(super) virtual_router: Given<Name>,
-    pub(super) min_healthy: Given<u16>,
-    pub(super) ring_size: Given<u32>,
-    pub(super) probes: List<Name>,
-    pub(super) backends: List<RawBackend>,
-}
-
-/// `[[service.backend]]`.
-#[derive(Debug)]
-pub(super) struct RawBackend {
-    pub(super) name: Given<Name>,
-    pub(super) address: Given<IpAddr>,
-    pub(super) port: Given<u16>,
-    pub(super) weight: Given<u16>,
-    pub(super) tier: Given<u8>,
-    pub(super) mode: Given<Mode>,
 }
 
 fn node(mut table: TableReader<'_>) -> RawNode {
@@ -265,46 +249,6 @@ fn probe(name: At<&str>, table: &mut TableReader<'_>) -> RawProbe {
     };
     useless_keys(&probe, table);
     probe
-}
-
-fn service(table: &mut TableReader<'_>) -> RawService {
-    let protocols = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
-    RawService {
-        name: table.require("name", scalar::name),
-        address: table.require("address", scalar::address),
-        port: table.require("port", scalar::integer(1..=65_535)),
-        protocol: table.get("protocol", scalar::choice(&protocols)),
-        virtual_router: table.get("virtual_router", scalar::name),
-        min_healthy: table.get("min_healthy", scalar::integer(1..=1024)),
-        ring_size: table.get("ring_size", scalar::ring_size),
-        probes: table.list("probes", MAX_PROBES, scalar::name),
-        backends: {
-            let backends = table.tables("backend", &BACKEND, MAX_BACKENDS, backend);
-            if backends.span.is_none() {
-                table.mistake(
-                    Mistake::new(&table.span.clone(), "a service without a backend")
-                        .help("add a [[service.backend]] below it"),
-                );
-            }
-            backends
-        },
-    }
-}
-
-fn backend(table: &mut TableReader<'_>) -> RawBackend {
-    let modes = [
-        ("auto", Mode::Auto),
-        ("local", Mode::Local),
-        ("dsr", Mode::Dsr),
-    ];
-    RawBackend {
-        name: table.require("name", scalar::name),
-        address: table.require("address", scalar::address),
-        port: table.get("port", scalar::integer(1..=65_535)),
-        weight: table.get("weight", scalar::integer(0..=256)),
-        tier: table.get("tier", scalar::integer(1..=255)),
-        mode: table.get("mode", scalar::choice(&modes)),
-    }
 }
 
 fn probe_name(name: At<&str>, table: &mut TableReader<'_>) -> Given<Name> {

@@ -1,9 +1,10 @@
 //! Reads single values: each function turns a TOML value into a type, or says what it must be.
 //!
 //! What holds for a value by itself is checked here; what holds between values, in
-//! [`super::validate`]. What a probe puts on the wire is in [`http`].
+//! [`super::validate`]. What a probe puts on the wire is in [`http`], networks in [`net`].
 
 pub(super) mod http;
+pub(super) mod net;
 
 use std::{net::IpAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 

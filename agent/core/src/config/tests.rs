@@ -17,6 +17,8 @@ const STEERD: &str = include_str!("../../../../config/steerd.toml");
 const BACKUP: &str = include_str!("../../../../config/examples/backup.toml");
 const FAST: &str = include_str!("../../../../config/examples/fast.toml");
 const DUAL_STACK: &str = include_str!("../../../../config/examples/dual-stack.toml");
+const TUNNEL: &str = include_str!("../../../../config/examples/tunnel.toml");
+const NAT: &str = include_str!("../../../../config/examples/nat.toml");
 const REFERENCE: &str = include_str!("../../../../docs/configuration.md");
 
 fn parse(text: &str) -> Result<Config, ConfigErrors> {
@@ -83,7 +85,7 @@ fn the_reference_shows_a_real_report() {
 
 /// Writes a configuration out again, every key of it.
 fn render(config: &Config) -> String {
-    use super::{LogFormat, Mode, ProbeKind, TlsCheck, XdpMode};
+    use super::{Affinity, LogFormat, Mode, ProbeKind, Scheduler, TlsCheck, XdpMode};
     let quoted = |text: &str| toml::Value::from(text).to_string();
     let list = |items: Vec<String>| format!("[{}]", items.join(", "));
     let mut out = String::new();
@@ -143,6 +145,23 @@ fn render(config: &Config) -> String {
         "bpf_dir",
         quoted(&config.dataplane.bpf_dir.to_string_lossy()),
     );
+    let addresses =
+        |list: &[std::net::IpAddr]| self::addresses(list.iter().map(ToString::to_string));
+    let tunnel = &config.tunnel;
+    line("", "[tunnel]".into());
+    line("source4", format!("\"{}\"", tunnel.source4));
+    line("source6", format!("\"{}\"", tunnel.source6));
+    line("gue_port", tunnel.gue_port.to_string());
+    line("endpoints", addresses(&tunnel.endpoints));
+    let timeouts = config.nat.timeouts;
+    line("", "[nat]".into());
+    line("addresses", addresses(&config.nat.addresses));
+    line("ports", format!("\"{}\"", config.nat.ports));
+    line("tcp_new", duration(timeouts.tcp_new));
+    line("tcp_established", duration(timeouts.tcp_established));
+    line("tcp_closing", duration(timeouts.tcp_closing));
+    line("udp_new", duration(timeouts.udp_new));
+    line("udp_established", duration(timeouts.udp_established));
     for router in &config.virtual_routers {
         line("", "[[virtual_router]]".into());
         line("name", quoted(router.name.as_str()));
@@ -250,7 +269,41 @@ fn render(config: &Config) -> String {
         line("protocol", format!("\"{}\"", service.protocol));
         line("virtual_router", quoted(service.virtual_router.as_str()));
         line("min_healthy", service.min_healthy.to_string());
-        line("ring_size", service.ring_size.to_string());
+        let policy = &service.policy;
+        if policy.scheduler != Scheduler::LeastConnections {
+            line("ring_size", service.ring_size.to_string());
+        }
+        line("scheduler", format!("\"{}\"", policy.scheduler));
+        match policy.affinity {
+            Affinity::FiveTuple => line("affinity", "\"5-tuple\"".into()),
+            Affinity::Source {
+                prefix4: 32,
+                prefix6: 128,
+            } => line("affinity", "\"source-address\"".into()),
+            Affinity::Source { prefix4, prefix6 } => {
+                line("affinity", "\"source-prefix\"".into());
+                match service.address.is_ipv4() {
+                    true => line("affinity_prefix4", prefix4.to_string()),
+                    false => line("affinity_prefix6", prefix6.to_string()),
+                }
+            }
+        }
+        line("slow_start", duration(service.slow_start));
+        line("panic_threshold", service.panic_threshold.to_string());
+        if let Some(mss) = policy.mss {
+            line("mss", mss.to_string());
+        }
+        if let Some(rate) = policy.syn_rate {
+            line("syn_rate", rate.per_second.to_string());
+            line("syn_burst", rate.burst.to_string());
+        }
+        let networks =
+            |list: &[ipnet::IpNet]| self::addresses(list.iter().map(ToString::to_string));
+        if !policy.sources.allow.is_empty() {
+            line("allow_sources", networks(&policy.sources.allow));
+        }
+        line("deny_sources", networks(&policy.sources.deny));
+        line("quic", policy.quic.to_string());
         line(
             "probes",
             list(
@@ -267,18 +320,28 @@ fn render(config: &Config) -> String {
             line("address", format!("\"{}\"", backend.address));
             line("port", backend.port.to_string());
             line("weight", backend.weight.to_string());
-            line("tier", backend.tier.to_string());
-            line(
-                "mode",
-                quoted(match backend.mode {
-                    Mode::Auto => "auto",
-                    Mode::Local => "local",
-                    Mode::Dsr => "dsr",
-                }),
-            );
+            line("sorry", backend.sorry.to_string());
+            if !backend.sorry {
+                line("tier", backend.tier.to_string());
+            }
+            line("mode", format!("\"{}\"", backend.mode));
+            if backend.mode == Mode::Tunnel {
+                line("encapsulation", format!("\"{}\"", backend.encapsulation));
+            }
+            if let Some(mtu) = backend.mtu {
+                line("mtu", mtu.to_string());
+            }
+            if let Some(id) = backend.quic_server_id {
+                line("quic_server_id", id.to_string());
+            }
         }
     }
     out
+}
+
+fn addresses(items: impl Iterator<Item = String>) -> String {
+    let items: Vec<String> = items.map(|item| format!("\"{item}\"")).collect();
+    format!("[{}]", items.join(", "))
 }
 
 /// What must hold for any text: a configuration that survives being written out, or mistakes that
@@ -299,7 +362,7 @@ fn check_any(text: &str) {
 
 #[test]
 fn the_examples_survive_being_written_out() {
-    for text in [STEERD, BACKUP, FAST, DUAL_STACK] {
+    for text in [STEERD, BACKUP, FAST, DUAL_STACK, TUNNEL, NAT] {
         assert_eq!(valid(&render(&valid(text))), valid(text));
     }
 }
@@ -340,6 +403,16 @@ fn any_value() -> impl Strategy<Value = String> {
         "\"websockets\"",
         "\"local\"",
         "\"game\"",
+        "\"tunnel\"",
+        "\"nat\"",
+        "\"gue\"",
+        "\"least-connections\"",
+        "\"source-prefix\"",
+        "[\"192.168.1.28\"]",
+        "[\"10.0.0.0/8\"]",
+        "\"172.16.0.0/16\"",
+        "\"20000-30000\"",
+        "1400",
         "[\"game-health\"]",
         "\"\\u0000\\n\"",
         "2001-01-01",
@@ -372,8 +445,9 @@ proptest! {
 
     /// Any value for any key, up to six at a time.
     #[test]
-    fn any_values(changes in prop::collection::vec((any::<usize>(), any_value()), 1..6)) {
-        let mut lines: Vec<String> = STEERD.lines().map(str::to_owned).collect();
+    fn any_values(changes in prop::collection::vec((any::<usize>(), any_value()), 1..6), example in 0..3_usize) {
+        let example = [STEERD, TUNNEL, NAT][example];
+        let mut lines: Vec<String> = example.lines().map(str::to_owned).collect();
         let keys: Vec<usize> = (0..lines.len()).filter(|&at| !lines[at].starts_with('#') && lines[at].contains(" = ")).collect();
         for (which, value) in changes {
             let at = keys[which % keys.len()];

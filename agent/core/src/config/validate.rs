@@ -7,8 +7,12 @@
 //!
 //! * `router`: virtual routers and the addresses they hold.
 //! * `probe`: probes.
-//! * `service`: services and backends.
+//! * `mode`: what tunnels and translation need.
+//! * `service`: services, with their `policy` and their backends (`backend`).
 
+mod backend;
+mod mode;
+mod policy;
 mod probe;
 mod router;
 mod service;
@@ -32,7 +36,10 @@ pub(super) fn validate(
     let vips = router::Vips::of(&raw.virtual_routers);
     let probes = probe::probes(&raw.probes, mistakes);
     let virtual_routers = router::virtual_routers(&raw.virtual_routers, &vips, mistakes);
-    let services = service::services(&raw.services, &vips, &probes, mistakes);
+    let means = mode::Means::of(&raw.tunnel, &raw.nat);
+    let tunnel = mode::tunnel(&means, &vips, mistakes);
+    let nat = mode::nat(&means, &vips, mistakes);
+    let services = service::services(&raw.services, &vips, &means, &probes, mistakes);
     let node = node(&raw.node, hostname, mistakes);
     let dataplane = dataplane(&raw.dataplane, virtual_routers.as_deref(), mistakes);
     if !mistakes.is_empty() {
@@ -43,6 +50,8 @@ pub(super) fn validate(
         control: control(&raw.control)?,
         log: log(&raw.log)?,
         dataplane: dataplane?,
+        tunnel: tunnel?,
+        nat: nat?,
         virtual_routers: virtual_routers?,
         services: services?,
     })

@@ -14,14 +14,17 @@
 //! ```
 //!
 //! * `network`: what the host's surroundings look like: links, addresses, next hops.
-//! * `steering`: which backends a service's traffic goes to.
+//! * `steering`: which backends a service's traffic goes to: who takes new flows (`choice`), with
+//!   which share (`slow_start`).
 //! * `routers`: the virtual routers.
 //! * `reload`: from one configuration to the next.
 //! * `status`: what the control socket tells.
 
+mod choice;
 mod network;
 mod reload;
 mod routers;
+mod slow_start;
 mod status;
 mod steering;
 

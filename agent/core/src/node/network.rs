@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     action::Action,
-    config::{Backend, Config, Mode, Name},
+    config::{Backend, Config, Mode, Name, Service},
     event::NextHop,
 };
 
@@ -16,12 +16,30 @@ use crate::{
 pub(super) enum Reach {
     /// It is this host.
     Local,
-    /// On the segment.
-    Dsr(NextHop),
-    /// Nobody answers for its address.
-    Lost,
+    /// Through this next hop.
+    Via(NextHop),
+    /// Not at all.
+    Lost(Obstacle),
     /// Not known yet.
     Pending,
+}
+
+impl Reach {
+    /// Whether packets can be sent to it.
+    pub(super) fn is_open(self) -> bool {
+        matches!(self, Self::Local | Self::Via(_))
+    }
+}
+
+/// Why a backend cannot be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Obstacle {
+    /// There is no way to it, or nobody answers there.
+    Silent,
+    /// It is behind a router, and its mode sends frames to itself.
+    Gateway,
+    /// It is this host, whose own stack is not reached on another port.
+    OtherPort,
 }
 
 /// The surroundings.
@@ -78,24 +96,42 @@ impl Network {
         changed
     }
 
-    /// How `backend` is reached: the mode, where that is known, and the way.
-    pub(super) fn reach(&self, backend: &Backend) -> (Mode, Reach) {
-        let mode = match (backend.mode, &self.own) {
+    /// How `backend` of `service` is reached: the mode, where that is known, and the way.
+    pub(super) fn reach(&self, service: &Service, backend: &Backend) -> (Mode, Reach) {
+        let is_own = self.own.as_ref().map(|own| own.contains(&backend.address));
+        let mode = match (backend.mode, is_own) {
             (Mode::Local | Mode::Dsr, _) => backend.mode,
-            (Mode::Auto, Some(own)) if own.contains(&backend.address) => Mode::Local,
-            (Mode::Auto, Some(_)) => Mode::Dsr,
             (Mode::Auto, None) => Mode::Auto,
+            (Mode::Auto, Some(false)) => Mode::Dsr,
+            (Mode::Tunnel | Mode::Nat, None) => return (backend.mode, Reach::Pending),
+            (Mode::Tunnel | Mode::Nat, Some(false)) => backend.mode,
+            (Mode::Tunnel | Mode::Nat, Some(true)) if backend.port != service.port => {
+                return (backend.mode, Reach::Lost(Obstacle::OtherPort));
+            }
+            (Mode::Auto | Mode::Tunnel | Mode::Nat, Some(true)) => Mode::Local,
         };
         let reach = match mode {
             Mode::Local => Reach::Local,
             Mode::Auto => Reach::Pending,
-            Mode::Dsr => match self.next_hops.get(&backend.address) {
-                Some(Some(Some(next_hop))) => Reach::Dsr(*next_hop),
-                Some(Some(None)) => Reach::Lost,
+            Mode::Dsr | Mode::Tunnel | Mode::Nat => match self.next_hops.get(&backend.address) {
+                Some(Some(Some(hop))) if hop.gateway && mode == Mode::Dsr => {
+                    Reach::Lost(Obstacle::Gateway)
+                }
+                Some(Some(Some(hop))) => Reach::Via(*hop),
+                Some(Some(None)) => Reach::Lost(Obstacle::Silent),
                 Some(None) | None => Reach::Pending,
             },
         };
         (mode, reach)
+    }
+
+    /// Whether packets for `backend` of `service` leave this host, so that its next hop is needed.
+    fn is_remote(&self, service: &Service, backend: &Backend) -> bool {
+        match self.reach(service, backend) {
+            (Mode::Local | Mode::Auto, _) | (_, Reach::Lost(Obstacle::OtherPort)) => false,
+            (Mode::Dsr, _) => true,
+            (Mode::Tunnel | Mode::Nat, _) => self.own.is_some(),
+        }
     }
 
     /// Takes the next hop of an address that is resolved; whether it is another one.
@@ -132,10 +168,12 @@ impl Network {
     /// Takes the peers; what to resolve and what no longer.
     pub(super) fn set_wanted(&mut self, config: &Config, peers: BTreeSet<IpAddr>) -> Vec<Action> {
         self.peers = peers;
-        let backends = config.services.iter().flat_map(|service| &service.backends);
-        let dsr = backends.filter(|backend| self.reach(backend).0 == Mode::Dsr);
-        let dsr = dsr.map(|backend| backend.address);
-        let wanted: BTreeSet<IpAddr> = dsr.chain(self.peers.iter().copied()).collect();
+        let backends = config.services.iter().flat_map(|service| {
+            let backends = service.backends.iter();
+            backends.filter(|backend| self.is_remote(service, backend))
+        });
+        let remote = backends.map(|backend| backend.address);
+        let wanted: BTreeSet<IpAddr> = remote.chain(self.peers.iter().copied()).collect();
         let mut actions = Vec::new();
         self.next_hops.retain(|address, _| {
             let keep = wanted.contains(address);
@@ -158,6 +196,8 @@ impl Network {
             .peers
             .iter()
             .map(|peer| self.next_hops.get(peer).copied());
-        next_hops.filter_map(|known| Some(known.flatten().flatten()?.mac))
+        // A gateway's MAC is no peer's.
+        let direct = next_hops.filter_map(|known| known.flatten().flatten());
+        direct.filter(|hop| !hop.gateway).map(|hop| hop.mac)
     }
 }

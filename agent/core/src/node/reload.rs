@@ -94,6 +94,7 @@ impl Node {
                 ..
             } => self.health.renew(backend, now),
             Step::NeedsRestart { .. }
+            | Step::SectionChanged { .. }
             | Step::RouterAdded(_)
             | Step::RouterChanged { .. }
             | Step::ServiceAdded(_)
@@ -139,6 +140,7 @@ impl Node {
                 self.services.insert(service.clone(), state);
             }
             Step::NeedsRestart { .. }
+            | Step::SectionChanged { .. }
             | Step::RouterRemoved(_)
             | Step::ServiceRemoved(_)
             | Step::ServiceChanged { .. }

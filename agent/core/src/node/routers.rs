@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Node, Stage, steering::ServiceState};
+use super::{Node, Stage, choice::Target, steering::ServiceState};
 use crate::{
     action::{Action, Notice},
     api::human_duration,
@@ -146,13 +146,9 @@ impl Node {
         let mut pending = None;
         let services = self.config.services.iter();
         for service in services.filter(|service| service.virtual_router == router.name) {
-            match self
-                .services
-                .get(&service.name)
-                .and_then(ServiceState::tier)
-            {
-                Some(_) => return Ability::Able,
-                None => without.push(service.name.clone()),
+            match self.services.get(&service.name).map(ServiceState::target) {
+                Some(Target::Tier(_) | Target::Panic(_) | Target::Sorry) => return Ability::Able,
+                Some(Target::Nobody) | None => without.push(service.name.clone()),
             }
             pending = pending.or_else(|| self.pending(service));
         }

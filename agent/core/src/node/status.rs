@@ -2,10 +2,14 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use super::{Node, network::Reach, steering::ServiceState};
+use super::{
+    Node,
+    network::{Obstacle, Reach},
+    steering::ServiceState,
+};
 use crate::{
     api::{BackendState, BackendStatus, PeerStatus, ServiceStatus, VirtualRouterStatus},
-    config::{Backend, Service, VirtualRouter},
+    config::{Backend, Mode, Service, VirtualRouter},
     event::BackendKey,
     time::Instant,
     vrrp::election::{Election, Role},
@@ -29,10 +33,8 @@ impl Node {
     }
 
     fn service_status(&self, service: &Service, now: Instant) -> ServiceStatus {
-        let active_tier = self
-            .services
-            .get(&service.name)
-            .and_then(ServiceState::tier);
+        let state = self.services.get(&service.name);
+        let target = state.map(ServiceState::target).unwrap_or_default();
         let backends = service.backends.iter();
         ServiceStatus {
             name: service.name.clone(),
@@ -40,11 +42,13 @@ impl Node {
             port: service.port,
             protocol: service.protocol,
             virtual_router: service.virtual_router.clone(),
-            active_tier,
+            scheduler: service.policy.scheduler,
+            active_tier: target.tier(),
+            panic: target.is_panic(),
             packets: 0,
             bytes: 0,
             backends: backends
-                .filter_map(|backend| self.backend_status(service, backend, active_tier, now))
+                .filter_map(|backend| self.backend_status(service, backend, state, now))
                 .collect(),
         }
     }
@@ -53,45 +57,61 @@ impl Node {
         &self,
         service: &Service,
         backend: &Backend,
-        active_tier: Option<u8>,
+        state: Option<&ServiceState>,
         now: Instant,
     ) -> Option<BackendStatus> {
         let report = self.health.report(&BackendKey::of(service, backend))?;
-        let (mode, reach) = self.network.reach(backend);
+        let (mode, reach) = self.network.reach(service, backend);
         let healthy = matches!(report.state, BackendState::Up | BackendState::Failing);
-        let (state, reason) = match reach {
-            Reach::Lost if healthy => (
-                BackendState::Unreachable,
-                format!(
-                    "nobody on the segment answers for {}: dsr needs it on a segment of this host",
-                    backend.address
-                ),
-            ),
-            Reach::Pending if healthy => (
-                BackendState::Unreachable,
-                "its next hop is not resolved yet".to_owned(),
-            ),
-            Reach::Local | Reach::Dsr(_) | Reach::Lost | Reach::Pending => {
-                (report.state, report.reason)
-            }
+        let (health, reason) = match unreachable(service, backend, mode, reach) {
+            Some(reason) if healthy => (BackendState::Unreachable, reason),
+            Some(_) | None => (report.state, report.reason),
         };
-        let usable = healthy && state != BackendState::Unreachable && backend.weight > 0;
         Some(BackendStatus {
             name: backend.name.clone(),
             address: backend.address,
             port: backend.port,
             weight: backend.weight,
+            slow_start_percent: state.and_then(|state| state.percent(service, backend, now)),
             tier: backend.tier,
+            sorry: backend.sorry,
             mode,
-            state,
+            state: health,
             reason,
             since_ms: millis(now.since(report.since)),
-            in_use: usable && active_tier == Some(backend.tier),
+            in_use: state.is_some_and(|state| state.uses(backend)),
             latency_us: report.latency.map(micros),
+            connections: None,
             packets: 0,
             bytes: 0,
         })
     }
+}
+
+/// Why no packet can be sent to a backend, if so.
+fn unreachable(service: &Service, backend: &Backend, mode: Mode, reach: Reach) -> Option<String> {
+    let address = backend.address;
+    let obstacle = match reach {
+        Reach::Local | Reach::Via(_) => return None,
+        Reach::Pending => return Some("its next hop is not resolved yet".to_owned()),
+        Reach::Lost(obstacle) => obstacle,
+    };
+    Some(match obstacle {
+        Obstacle::Silent if mode == Mode::Dsr => format!(
+            "nobody on the segment answers for {address}: dsr needs it on a segment of this host"
+        ),
+        Obstacle::Silent => format!(
+            "no way to {address}: this host has no route to it, or its next hop does not answer"
+        ),
+        Obstacle::Gateway => format!(
+            "{address} is behind a router: dsr needs it on a segment of this host, tunnel does not"
+        ),
+        Obstacle::OtherPort => format!(
+            "{address} is this host itself, which is served without translation: let the server \
+             listen on {}, the service's port",
+            service.port
+        ),
+    })
 }
 
 fn router_status(router: &VirtualRouter, election: &Election, now: Instant) -> VirtualRouterStatus {

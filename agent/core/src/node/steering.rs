@@ -1,17 +1,19 @@
-//! Where a service's traffic goes: the tier that takes it, and the ring over its backends.
+//! Where a service's traffic goes: who takes it, and the ring over them.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    time::Duration,
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+
+use super::{
+    Node,
+    choice::{Choice, Seen, Target},
+    network::Reach,
+    slow_start::Ramps,
 };
-
-use super::{Node, network::Reach};
 use crate::{
-    action::{Action, Notice, SteeredBackend, Steering},
-    config::{Mode, Name, Service},
-    event::BackendKey,
+    action::{Action, Notice, SteeredBackend, Steering, Way},
+    config::{Backend, Mode, Name, Scheduler, Service},
+    event::{BackendKey, NextHop},
     maglev::{self, Member},
+    round_robin,
     time::Instant,
 };
 
@@ -23,8 +25,13 @@ const SETTLE: Duration = Duration::from_secs(1);
 pub(super) struct ServiceState {
     told: Option<Steering>,
     /// What the ring was built from.
-    basis: (u32, Vec<Member>),
-    tier: Option<u8>,
+    basis: (Scheduler, u32, Vec<Member>),
+    target: Target,
+    /// The servers that take new flows.
+    in_use: BTreeSet<SocketAddr>,
+    ramps: Ramps,
+    /// When the next step of a ramp is due.
+    step_at: Option<Instant>,
     dirty: bool,
     settle_until: Option<Instant>,
 }
@@ -37,8 +44,11 @@ impl ServiceState {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             told: None,
-            basis: (0, Vec::new()),
-            tier: None,
+            basis: (Scheduler::Maglev, 0, Vec::new()),
+            target: Target::Nobody,
+            in_use: BTreeSet::new(),
+            ramps: Ramps::default(),
+            step_at: None,
             dirty: true,
             settle_until: Some(now + SETTLE),
         }
@@ -49,9 +59,20 @@ impl ServiceState {
         self.dirty = true;
     }
 
-    /// The tier that takes new flows.
-    pub(super) fn tier(&self) -> Option<u8> {
-        self.tier
+    /// What takes new flows.
+    pub(super) fn target(&self) -> Target {
+        self.target
+    }
+
+    /// Whether `backend` takes new flows.
+    pub(super) fn uses(&self, backend: &Backend) -> bool {
+        self.in_use.contains(&server(backend))
+    }
+
+    /// The percentage of its weight that `backend` has now, while it is in slow start.
+    pub(super) fn percent(&self, service: &Service, backend: &Backend, now: Instant) -> Option<u8> {
+        self.ramps
+            .percent(&server(backend), service.slow_start, now)
     }
 
     /// Whether it was said how to steer it.
@@ -61,7 +82,10 @@ impl ServiceState {
 
     /// When to look at it even if nothing happens.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.settle_until
+        [self.settle_until, self.step_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 
@@ -69,7 +93,7 @@ impl Node {
     /// Looks at the services that may have to be steered otherwise, each once.
     pub(super) fn steer(&mut self, now: Instant) {
         let due = |state: &ServiceState| {
-            state.dirty || state.settle_until.is_some_and(|until| until <= now)
+            state.dirty || state.deadline().is_some_and(|deadline| deadline <= now)
         };
         let due: BTreeSet<Name> = self
             .services
@@ -107,135 +131,185 @@ impl Node {
             .find_map(|backend| {
                 let key = BackendKey::of(service, backend);
                 let name = || format!("backend {} of service {}", backend.name, service.name);
-                match (self.health.up(&key), self.network.reach(backend).1) {
+                match (self.health.up(&key), self.network.reach(service, backend).1) {
                     (None, _) => Some(format!("the first check of {}", name())),
                     (Some(true), Reach::Pending) => Some(format!("the next hop of {}", name())),
-                    (Some(true), Reach::Local | Reach::Dsr(_) | Reach::Lost) | (Some(false), _) => {
-                        None
-                    }
+                    (Some(true), Reach::Local | Reach::Via(_) | Reach::Lost(_))
+                    | (Some(false), _) => None,
                 }
             })
     }
 
     fn decide(&self, service: &Service, state: &mut ServiceState, now: Instant) -> Vec<Action> {
         state.dirty = false;
-        let seen: Vec<Seen> = service
-            .backends
-            .iter()
-            .map(|backend| {
-                let up = self.health.up(&BackendKey::of(service, backend)) == Some(true);
-                let (mode, reach) = self.network.reach(backend);
-                Seen {
-                    up,
-                    mode,
-                    reach,
-                    weight: backend.weight,
-                    tier: backend.tier,
-                }
-            })
-            .collect();
         if let Some(until) = state.settle_until {
             if self.pending(service).is_some() && now < until {
                 return Vec::new();
             }
             state.settle_until = None;
         }
-        let tier = choose_tier(&seen, service.min_healthy);
-        let members: Vec<Member> = (0..)
-            .zip(&service.backends)
-            .zip(&seen)
-            .filter(|(_, seen)| seen.usable() && Some(seen.tier) == tier)
-            .map(|((index, backend), seen)| Member {
-                index,
-                identity: SocketAddr::new(backend.address, backend.port),
-                weight: seen.weight,
-            })
+        let seen: Vec<Seen> = service
+            .backends
+            .iter()
+            .map(|backend| self.look_at(service, backend))
             .collect();
-        // A ring depends on these alone, and is the expensive part.
-        let basis = (service.ring_size, members);
-        let ring = match &state.told {
-            Some(told) if state.basis == basis => told.ring.clone(),
-            Some(_) | None => maglev::table(&basis.1, service.ring_size),
-        };
-        state.basis = basis;
-        let steering = Steering {
-            service: service.name.clone(),
-            address: service.address,
-            port: service.port,
-            protocol: service.protocol,
-            backends: steered(service, &seen),
-            ring,
-        };
+        let choice = Choice::of(
+            &seen,
+            service.min_healthy,
+            service.panic_threshold,
+            state.target,
+        );
+        state.take(service, &seen, &choice, now);
+        let steering = state.steering(service, &seen, &choice, now);
         let mut actions = Vec::new();
         if state.told.as_ref() != Some(&steering) {
             state.told = Some(steering.clone());
             actions.push(Action::Steer(steering));
         }
-        if state.tier != tier {
-            let (service, from) = (service.name.clone(), state.tier);
-            actions.push(Action::Notice(Notice::Tier {
-                service,
-                from,
-                to: tier,
-            }));
-            state.tier = tier;
-        }
+        let before = std::mem::replace(&mut state.target, choice.target);
+        actions.extend(notices(service, before, &choice).map(Action::Notice));
         actions
     }
-}
 
-/// A backend as it looks now.
-struct Seen {
-    up: bool,
-    mode: Mode,
-    reach: Reach,
-    weight: u16,
-    tier: u8,
-}
-
-impl Seen {
-    /// Whether it can take new flows.
-    fn usable(&self) -> bool {
-        self.up && self.weight > 0 && self.reachable()
-    }
-
-    /// Whether packets can be sent to it.
-    fn reachable(&self) -> bool {
-        matches!(self.reach, Reach::Local | Reach::Dsr(_))
+    fn look_at(&self, service: &Service, backend: &Backend) -> Seen {
+        let (mode, reach) = self.network.reach(service, backend);
+        Seen {
+            health: self.health.up(&BackendKey::of(service, backend)),
+            mode,
+            reach,
+            weight: backend.weight,
+            tier: backend.tier,
+            sorry: backend.sorry,
+        }
     }
 }
 
-/// The lowest tier with enough usable backends; else the one with most of them, the lowest on ties.
-fn choose_tier(seen: &[Seen], enough: u16) -> Option<u8> {
-    let mut usable: BTreeMap<u8, usize> = BTreeMap::new();
-    for seen in seen.iter().filter(|seen| seen.usable()) {
-        *usable.entry(seen.tier).or_default() += 1;
+impl ServiceState {
+    /// Notes who takes new flows from now on, and who of them is in slow start.
+    fn take(&mut self, service: &Service, seen: &[Seen], choice: &Choice, now: Instant) {
+        let taking = service.backends.iter().zip(seen);
+        let in_use: BTreeSet<SocketAddr> = taking
+            .filter(|(_, seen)| choice.takes(seen))
+            .map(|(backend, _)| server(backend))
+            .collect();
+        // Where nobody served before, or another tier did, all begin together and need all of it.
+        let joins = matches!(choice.target, Target::Tier(_))
+            && self.target == choice.target
+            && !self.in_use.is_disjoint(&in_use);
+        if joins {
+            for server in in_use.difference(&self.in_use) {
+                self.ramps.begin(*server, now);
+            }
+        }
+        self.in_use = in_use;
+        let in_use = |server: &SocketAddr| self.in_use.contains(server);
+        self.ramps.sweep(service.slow_start, in_use, now);
+        self.step_at = self.ramps.deadline(service.slow_start, now);
     }
-    let enough = usable
-        .iter()
-        .find(|(_, count)| **count >= usize::from(enough));
-    // `max_by_key` takes the last of equals.
-    let most = || usable.iter().rev().max_by_key(|(_, count)| **count);
-    enough.or_else(most).map(|(tier, _)| *tier)
-}
 
-fn steered(service: &Service, seen: &[Seen]) -> Vec<SteeredBackend> {
-    let backends = service.backends.iter().zip(seen);
-    backends
-        .map(|(backend, seen)| SteeredBackend {
+    /// How to steer the service from now on.
+    fn steering(
+        &mut self,
+        service: &Service,
+        seen: &[Seen],
+        choice: &Choice,
+        now: Instant,
+    ) -> Steering {
+        let weight = |backend: &Backend| {
+            let length = service.slow_start;
+            self.ramps
+                .weight(&server(backend), backend.weight, length, now)
+        };
+        let steered = |(backend, seen): (&Backend, &Seen)| SteeredBackend {
             name: backend.name.clone(),
             address: backend.address,
             port: backend.port,
-            mode: match seen.mode {
-                Mode::Local => Mode::Local,
-                Mode::Dsr | Mode::Auto => Mode::Dsr,
-            },
-            // A flow whose packets have nowhere to go is better off on another backend.
-            alive: seen.up && seen.reachable(),
-            next_hop: match seen.reach {
-                Reach::Dsr(next_hop) => Some(next_hop),
-                Reach::Local | Reach::Lost | Reach::Pending => None,
-            },
-        })
-        .collect()
+            weight: weight(backend),
+            alive: choice.keeps(seen),
+            quic_server_id: backend.quic_server_id,
+            way: way(backend, seen),
+        };
+        let members: Vec<Member> = (0..)
+            .zip(&service.backends)
+            .zip(seen)
+            .filter(|(_, seen)| choice.takes(seen))
+            .map(|((index, backend), _)| Member {
+                index,
+                identity: server(backend),
+                weight: weight(backend),
+            })
+            .collect();
+        let backends = service.backends.iter().zip(seen).map(steered).collect();
+        // A ring depends on these alone, and is the expensive part.
+        let basis = (service.policy.scheduler, service.ring_size, members);
+        let ring = match &self.told {
+            Some(told) if self.basis == basis => told.ring.clone(),
+            Some(_) | None => ring(&basis),
+        };
+        self.basis = basis;
+        Steering {
+            service: service.name.clone(),
+            address: service.address,
+            port: service.port,
+            protocol: service.protocol,
+            backends,
+            ring,
+            policy: service.policy.clone(),
+        }
+    }
+}
+
+/// What is worth telling of a choice after another.
+fn notices(service: &Service, before: Target, choice: &Choice) -> impl Iterator<Item = Notice> {
+    let name = || service.name.clone();
+    let now = choice.target;
+    let panic = (before.is_panic() != now.is_panic()).then(|| Notice::Panic {
+        service: name(),
+        panics: now.is_panic(),
+        healthy: choice.healthy,
+        of: choice.of,
+    });
+    let tier = (before.tier() != now.tier()).then(|| Notice::Tier {
+        service: name(),
+        from: before.tier(),
+        to: now.tier(),
+    });
+    let sorry = (before == Target::Sorry) != (now == Target::Sorry);
+    let sorry = sorry.then(|| Notice::Sorry {
+        service: name(),
+        begins: now == Target::Sorry,
+    });
+    [panic, tier, sorry].into_iter().flatten()
+}
+
+fn ring((scheduler, size, members): &(Scheduler, u32, Vec<Member>)) -> Vec<u16> {
+    match scheduler {
+        Scheduler::Maglev => maglev::table(members, *size),
+        Scheduler::WeightedRoundRobin => round_robin::cycle(members, *size),
+        Scheduler::LeastConnections => members.iter().map(|member| member.index).collect(),
+    }
+}
+
+fn way(backend: &Backend, seen: &Seen) -> Way {
+    let next_hop = match seen.reach {
+        Reach::Via(next_hop) => Some(next_hop),
+        Reach::Local | Reach::Lost(_) | Reach::Pending => None,
+    };
+    match seen.mode {
+        Mode::Local => Way::Local,
+        Mode::Dsr | Mode::Auto => Way::Dsr(next_hop),
+        Mode::Tunnel => Way::Tunnel {
+            encapsulation: backend.encapsulation,
+            next_hop: next_hop.map(|hop| NextHop {
+                mtu: hop.mtu.min(backend.mtu.unwrap_or(u16::MAX)),
+                ..hop
+            }),
+        },
+        Mode::Nat => Way::Nat(next_hop),
+    }
+}
+
+/// Who a backend is, on every node and under every name.
+fn server(backend: &Backend) -> SocketAddr {
+    SocketAddr::new(backend.address, backend.port)
 }

@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use steerd_core::{
     action::{Action, Steering},
     config::{
-        Announce, Backend, Config, Control, Dataplane, Log, LogFormat, Mode, Name, Probe,
-        ProbeKind, Protocol, Service, VirtualRouter, XdpMode,
+        Announce, Backend, Config, Control, Dataplane, Encapsulation, Log, LogFormat, Mode, Name,
+        Nat, Policy, Probe, ProbeKind, Protocol, Service, Tunnel, VirtualRouter, XdpMode,
     },
     event::BackendKey,
     node::Node,
@@ -53,9 +53,8 @@ pub(crate) fn own(addresses: &[IpAddr]) -> BTreeSet<IpAddr> {
 /// Whoever keeps flows can be sent their packets.
 pub(crate) fn assert_deliverable(steering: &Steering) {
     for backend in &steering.backends {
-        let lost = backend.mode == Mode::Dsr && backend.next_hop.is_none();
         assert!(
-            !(backend.alive && lost),
+            backend.way.is_open() || !backend.alive,
             "alive, but without a next hop: {backend:?}"
         );
     }
@@ -86,6 +85,8 @@ pub(crate) fn config(routers: Vec<VirtualRouter>, services: Vec<Service>) -> Con
             xdp_mode: XdpMode::Auto,
             bpf_dir: "/sys/fs/bpf/steerd".into(),
         },
+        tunnel: Tunnel::default(),
+        nat: Nat::default(),
         virtual_routers: routers,
         services,
     }
@@ -119,6 +120,9 @@ pub(crate) fn service(backends: Vec<Backend>) -> Service {
         protocol: Protocol::Tcp,
         min_healthy: 1,
         ring_size: 31,
+        policy: Policy::default(),
+        slow_start: Duration::ZERO,
+        panic_threshold: 0,
         probes: vec![probe()],
         backends,
     }
@@ -146,5 +150,9 @@ pub(crate) fn backend(text: &str, address: IpAddr, tier: u8) -> Backend {
         weight: 1,
         tier,
         mode: Mode::Auto,
+        encapsulation: Encapsulation::Ipip,
+        mtu: None,
+        sorry: false,
+        quic_server_id: None,
     }
 }

@@ -60,6 +60,8 @@ pub(crate) fn mode_word(mode: Mode) -> &'static str {
         Mode::Auto => "auto",
         Mode::Local => "local",
         Mode::Dsr => "dsr",
+        Mode::Tunnel => "tunnel",
+        Mode::Nat => "nat",
     }
 }
 

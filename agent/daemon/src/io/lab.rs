@@ -13,7 +13,8 @@ use socket2::{Domain, Socket, Type};
 use steerd_core::{
     announce,
     config::{
-        Announce, Config, Control, Dataplane, Log, LogFormat, Name, Node, VirtualRouter, XdpMode,
+        Announce, Config, Control, Dataplane, Log, LogFormat, Name, Nat, Node, Tunnel,
+        VirtualRouter, XdpMode,
     },
     event::Event,
 };
@@ -214,6 +215,8 @@ pub(crate) fn config(device: &str, addresses: &[&str], peers: &[&str]) -> Config
             xdp_mode: XdpMode::Auto,
             bpf_dir: "/nonexistent".into(),
         },
+        tunnel: Tunnel::default(),
+        nat: Nat::default(),
         virtual_routers: vec![VirtualRouter {
             name: Name::new("vip"),
             interface: Name::new(device),

@@ -22,7 +22,7 @@ fn every_bad_file_reports_its_mistakes() {
     valid(BASE);
     let is_case = |block: &&str| block.starts_with('-');
     let cases: Vec<&str> = CASES.split("\n\n").filter(is_case).collect();
-    assert!(cases.len() >= 145, "{} cases", cases.len());
+    assert!(cases.len() >= 190, "{} cases", cases.len());
     let failures: Vec<String> = cases.iter().filter_map(|case| failure(case)).collect();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
@@ -119,16 +119,32 @@ fn limits() {
     let services = |count| {
         let service = |n| {
             format!(
-                "[[service]]\nname = \"s{n}\"\naddress = \"192.168.1.25\"\nport = {}\n[[service.backend]]\nname = \"b\"\naddress = \"192.168.1.26\"\n",
+                "[[service]]\nname = \"s{n}\"\naddress = \"192.168.1.25\"\nport = {}\nring_size = 101\n[[service.backend]]\nname = \"b\"\naddress = \"192.168.1.26\"\n",
                 n + 10_000
             )
         };
         format!("{BASE}{}", many(count, &service))
     };
-    assert_eq!(valid(&services(4094)).services.len(), 4095);
+    assert_eq!(valid(&services(4093)).services.len(), 4094);
     assert_eq!(
-        mistakes(&services(4095)),
-        ["28683:1: more than 4095 `[[service]]`"]
+        mistakes(&services(4094)),
+        ["32769:1: more than 4094 `[[service]]`"]
+    );
+
+    // Each address takes a place too.
+    let two_addresses = |count| services(count).replacen("\"192.168.1.25\"", "\"192.168.1.30\"", 1);
+    valid(&two_addresses(4092));
+    assert_eq!(
+        mistakes(&two_addresses(4093)),
+        ["32761:1: more than 4095 services and addresses of services, together"]
+    );
+
+    // What is left of the rings after a service with many backends, by default.
+    let default_rings = |count| services(count).replace("ring_size = 101\n", "");
+    valid(&default_rings(1022));
+    assert_eq!(
+        mistakes(&default_rings(1023)),
+        ["7179:1: more than 4194304 entries of all rings, together"]
     );
 
     let backends = |count| {
@@ -145,6 +161,49 @@ fn limits() {
     assert_eq!(
         mistakes(&backends(1023)),
         ["3091:1: more than 1024 `[[service.backend]]`"]
+    );
+
+    let full_services = |count: usize| {
+        let service = |service: usize| {
+            let backend = |n| {
+                format!(
+                    "[[service.backend]]\nname = \"b{n}\"\naddress = \"10.1.{}.{}\"\n",
+                    n / 256,
+                    n % 256
+                )
+            };
+            format!(
+                "[[service]]\nname = \"s{service}\"\naddress = \"192.168.1.25\"\nport = {}\n{}",
+                service + 10_000,
+                many(1024, &backend)
+            )
+        };
+        format!("{BASE}{}", many(count, &service))
+    };
+    valid(&full_services(31));
+    assert_eq!(
+        mistakes(&full_services(32)),
+        ["95381:1: more than 32767 backends of all services, together"]
+    );
+
+    assert_eq!(valid(&backends(38)).services[0].ring_size, 4099);
+    assert_eq!(valid(&backends(39)).services[0].ring_size, 65_537);
+
+    let sources = |count: usize| {
+        let service = |service| {
+            let net = |n| format!("\"10.{service}.{}.{}/32\", ", n / 256, n % 256);
+            format!(
+                "[[service]]\nname = \"s{service}\"\naddress = \"192.168.1.25\"\nport = {}\ndeny_sources = [{}]\n[[service.backend]]\nname = \"b\"\naddress = \"192.168.1.26\"\n",
+                service + 10_000,
+                many(1024, &net)
+            )
+        };
+        format!("{BASE}{}", many(count, &service))
+    };
+    valid(&sources(64));
+    assert_eq!(
+        mistakes(&sources(65)),
+        ["537:1: more than 65536 networks of all source lists, together"]
     );
 
     let small_ring = |count| backends(count).replace("port = 8765", "port = 8765\nring_size = 101");
@@ -226,6 +285,43 @@ fn good_files_that_look_bad() {
         "vrid",
         "source = \"fd00::2\"\npeers = [\"fd00::3\", \"fe80::4\"]\nvrid",
     ));
+    // A single outer source, which is this host's own; other networks of the same prefix.
+    with(
+        "[dataplane]",
+        "[dataplane]\n[tunnel]\nsource4 = \"10.0.0.1/32\"\nsource6 = \"fd00::1/128\"\nendpoints = [\"10.0.0.1\", \"172.16.0.1\", \"fd00::1\"]",
+    );
+    // A server of the other family through a tunnel, two servers of one address behind nat.
+    let config = with(
+        "\"192.168.1.26\"",
+        "\"fd00::26\"\nmode = \"tunnel\"\nmtu = 1280",
+    );
+    assert_eq!(config.services[0].backends[0].mtu, Some(1280));
+    let translated = BASE
+        .replace(
+            "[dataplane]",
+            "[dataplane]\n[nat]\naddresses = [\"192.168.1.5\"]",
+        )
+        .replace(
+            "192.168.1.27\"",
+            "192.168.1.26\"\nmode = \"nat\"\nport = 80",
+        );
+    assert_eq!(valid(&translated).services[0].backends[1].port, 80);
+    // Everybody but some of those who may not, and a denied network within an allowed one.
+    let config = with(
+        "port = 8765",
+        "port = 8765\nallow_sources = [\"0.0.0.0/0\", \"10.1.0.0/16\"]\ndeny_sources = [\"10.0.0.0/8\"]",
+    );
+    assert_eq!(config.services[0].policy.sources.allow.len(), 2);
+    // The rate is the burst where none is given.
+    let config = with("port = 8765", "port = 8765\nsyn_rate = 7");
+    let rate = config.services[0].policy.syn_rate.map(|rate| rate.burst);
+    assert_eq!(rate, Some(7));
+    // All drained for maintenance, with a word of regret.
+    let drained = BASE
+        .replace("\"192.168.1.26\"", "\"192.168.1.26\"\nweight = 0")
+        .replace("\"192.168.1.27\"", "\"192.168.1.27\"\nweight = 0");
+    let sorry = "[[service.backend]]\nname = \"sorry\"\naddress = \"192.168.1.28\"\nsorry = true\n";
+    valid(&format!("{drained}{sorry}"));
     // Dotted and quoted keys, inline tables.
     with("[node]", "node = { name = \"x\" }");
     with(

@@ -1,9 +1,11 @@
 //! The example files against the deployment they are for, the code's defaults and the reference.
 
-use std::time::Duration;
+use std::{net::IpAddr, ops::Range, time::Duration};
 
 use super::{
-    super::{HttpProbe, Mode, ProbeKind, Protocol, WebSocketProbe, XdpMode},
+    super::{
+        Encapsulation, HttpProbe, Mode, ProbeKind, Protocol, Scheduler, WebSocketProbe, XdpMode,
+    },
     *,
 };
 
@@ -125,6 +127,50 @@ fn dual_stack_serves_both_families() {
 }
 
 #[test]
+fn tunnel_reaches_other_networks() {
+    let config = valid(TUNNEL);
+    assert_eq!(config.tunnel.endpoints, [IpAddr::from([10, 1, 0, 11])]);
+    let [service] = config.services.as_slice() else {
+        panic!("one service")
+    };
+    assert_eq!(service.policy.scheduler, Scheduler::LeastConnections);
+    let tunnels: Vec<_> = service
+        .backends
+        .iter()
+        .filter(|backend| backend.mode == Mode::Tunnel)
+        .map(|backend| (backend.encapsulation, backend.mtu))
+        .collect();
+    let ipip = (Encapsulation::Ipip, None);
+    assert_eq!(
+        tunnels,
+        [ipip, ipip, ipip, (Encapsulation::Gue, Some(1400))]
+    );
+    let sorry = service.backends.last().map(|backend| backend.sorry);
+    assert_eq!(sorry, Some(true));
+    // What the widest segment becomes on the narrowest way.
+    assert_eq!(service.policy.mss.map(|mss| mss + 40 + 28), Some(1400));
+}
+
+#[test]
+fn nat_translates_ports() {
+    let config = valid(NAT);
+    assert_eq!(config.nat.addresses, [IpAddr::from([192, 168, 1, 28])]);
+    assert_eq!(config.nat.ports.to_string(), "1024-65535");
+    let [service] = config.services.as_slice() else {
+        panic!("one service")
+    };
+    let ports: Vec<_> = service
+        .backends
+        .iter()
+        .map(|backend| (backend.mode, backend.port))
+        .collect();
+    assert_eq!(
+        ports,
+        [(Mode::Nat, 8080), (Mode::Nat, 8080), (Mode::Nat, 8081)]
+    );
+}
+
+#[test]
 fn every_key_is_shown_in_steerd_toml() {
     let mut table = String::new();
     let mut shown = BTreeSet::new();
@@ -155,10 +201,11 @@ fn every_key_is_shown_in_steerd_toml() {
     }
 }
 
-/// What is left out can be put in as it stands: each line alone, and the TLS probe as a whole.
+/// What is left out can be put in as it stands: each line alone, and each block as a whole.
 #[test]
 fn keys_left_out_are_valid() {
     let lines: Vec<&str> = STEERD.lines().collect();
+    let blocks = blocks(&lines);
     let mut tried = 0;
     for (at, line) in lines.iter().enumerate() {
         let Some((key, value)) = left_out(line) else {
@@ -171,33 +218,49 @@ fn keys_left_out_are_valid() {
         {
             continue; // fast settings: tested above
         }
-        if ["type", "server_name", "verify", "ca_file"].contains(&key.as_str()) {
-            continue; // the TLS probe: tested below
+        if blocks.iter().any(|block| block.contains(&at)) {
+            continue; // tested below
         }
         let mut changed: Vec<String> = lines.iter().map(|&line| line.to_owned()).collect();
         changed[at] = format!("{key} = {value}");
         valid(&changed.join("\n"));
         tried += 1;
     }
-    assert_eq!(tried, 8);
+    assert_eq!(tried, 14);
 
-    let from = STEERD.find("#[probe.game-https]").unwrap();
-    let until = from + STEERD[from..].find("\n\n").unwrap();
-    let probe = STEERD[from..until]
-        .lines()
-        .map(|line| match left_out(line) {
-            Some((key, value)) => format!("{key} = {value}\n"),
-            None => line
-                .strip_prefix("#[")
-                .map_or(String::new(), |rest| format!("[{rest}\n")),
+    assert_eq!(blocks.len(), 3, "the TLS probe, voice, the game over IPv6");
+    for block in blocks {
+        let mut changed: Vec<String> = lines.iter().map(|&line| line.to_owned()).collect();
+        for line in &mut changed[block] {
+            if let Some((key, value)) = left_out(line) {
+                *line = format!("{key} = {value}");
+            } else if line.starts_with("#[") {
+                line.remove(0);
+            }
+        }
+        let text = changed.join("\n");
+        // A probe that no service names is not looked at as closely.
+        let probed = text.replace("\"game-websocket\"]", "\"game-websocket\", \"game-https\"]");
+        valid(if text.contains("\n[probe.game-https]") {
+            &probed
+        } else {
+            &text
         });
-    let text = format!(
-        "{}{}{}",
-        &STEERD[..from],
-        probe.collect::<String>(),
-        &STEERD[until..]
-    );
-    valid(&text.replace("\"game-websocket\"]", "\"game-websocket\", \"game-https\"]"));
+    }
+}
+
+/// The lines of each block that is left out: from a header to the next empty line.
+fn blocks(lines: &[&str]) -> Vec<Range<usize>> {
+    let mut blocks: Vec<Range<usize>> = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let known = blocks.last().is_some_and(|block| block.contains(&at));
+        if line.starts_with("#[") && !known {
+            let rest = lines[at..].iter();
+            let length = rest.take_while(|line| !line.is_empty()).count();
+            blocks.push(at..at + length);
+        }
+    }
+    blocks
 }
 
 /// Where a comment tells a default, a file without the key says the same as one with it.
@@ -245,7 +308,7 @@ fn defaults_are_what_the_comments_say() {
             "`{key}` of {table}"
         );
     }
-    assert_eq!(checked, 29);
+    assert_eq!(checked, 50);
 }
 
 /// A key and its value where the line is one that was left out (`#key = value`).
@@ -256,7 +319,7 @@ fn left_out(line: &str) -> Option<(String, String)> {
 
 fn key_of(line: &str) -> Option<String> {
     let (key, _) = line.split_once(" = ")?;
-    let fits = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
     (!key.is_empty() && key.bytes().all(fits)).then(|| key.to_owned())
 }
 

@@ -1,28 +1,39 @@
-//! Services and backends.
+//! Services.
 
 use std::{
     collections::{HashMap, HashSet},
-    net::IpAddr,
+    time::Duration,
 };
 
 use super::{
-    family,
+    backend::backends,
+    mode::Means,
+    policy::policy,
     probe::Probes,
-    router::{Holder, Vips, address_fault},
+    router::{Holder, Vips},
     unique_names,
 };
 use crate::config::{
-    Backend, Mode, Name, Probe, Protocol, Service,
+    Backend, Name, Probe, Protocol, Scheduler, Service,
     error::{Mistake, quote},
-    raw::{RawBackend, RawService},
+    raw::RawService,
     reader::{At, Given, List},
+    schema::{MAX_ALL_BACKENDS, MAX_ALL_SOURCES, MAX_PLACES, MAX_RING_ENTRIES},
     words::suggestion,
 };
+
+/// The default sizes of a ring. Of the larger one, removing one of 100 backends moves less than 1 %
+/// beside what the removed one had; of the smaller one, 3 %. But a thousand of those fit.
+const RING: u32 = 4099;
+const LARGE_RING: u32 = 65_537;
+/// With more backends a ring is large.
+const MANY_BACKENDS: usize = 40;
 
 /// The services.
 pub(super) fn services(
     raw: &List<RawService>,
     vips: &Vips<'_>,
+    means: &Means<'_>,
     probes: &Probes,
     mistakes: &mut Vec<Mistake>,
 ) -> Option<Vec<Service>> {
@@ -32,10 +43,11 @@ pub(super) fn services(
         mistakes,
     );
     unique_places(raw, mistakes);
+    limits(raw, mistakes);
     let services: Vec<_> = raw
         .items
         .iter()
-        .map(|raw| service(raw, vips, probes, mistakes))
+        .map(|raw| service(raw, vips, means, probes, mistakes))
         .collect();
     services.into_iter().collect()
 }
@@ -43,13 +55,15 @@ pub(super) fn services(
 fn service(
     at: &At<RawService>,
     vips: &Vips<'_>,
+    means: &Means<'_>,
     probes: &Probes,
     mistakes: &mut Vec<Mistake>,
 ) -> Option<Service> {
     let raw = &at.value;
     let virtual_router = virtual_router(raw, vips, mistakes);
     let probes = probe_references(&raw.probes, probes, mistakes);
-    let backends = backends(raw, vips, mistakes);
+    let policy = policy(raw, mistakes);
+    let backends = backends(raw, vips, means, mistakes);
     let list = &raw.backends;
     if let Some(span) = list
         .span
@@ -68,9 +82,20 @@ fn service(
         port: raw.port.value()?,
         protocol: raw.protocol.or(Protocol::Tcp)?,
         min_healthy: raw.min_healthy.or(1)?,
-        ring_size: raw.ring_size.or(4099)?,
+        ring_size: ring_size(raw)?,
+        policy: policy?,
+        slow_start: raw.slow_start.or(Duration::ZERO)?,
+        panic_threshold: raw.panic_threshold.or(0)?,
         probes: probes?,
         backends: backends?,
+    })
+}
+
+/// The size of a service's Maglev table.
+fn ring_size(raw: &RawService) -> Option<u32> {
+    raw.ring_size.or(match raw.backends.items.len() {
+        ..=MANY_BACKENDS => RING,
+        _ => LARGE_RING,
     })
 }
 
@@ -143,116 +168,6 @@ fn probe_references(
     found.into_iter().collect()
 }
 
-fn backends(
-    raw: &RawService,
-    vips: &Vips<'_>,
-    mistakes: &mut Vec<Mistake>,
-) -> Option<Vec<Backend>> {
-    let items = &raw.backends.items;
-    unique_names(
-        "backend of this service",
-        items.iter().map(|item| item.value.name.at()),
-        mistakes,
-    );
-    let mut seen = HashSet::new();
-    for address in items.iter().filter_map(|item| item.value.address.at()) {
-        if !seen.insert(address.value) {
-            let message = format!(
-                "an earlier backend of this service is {} too",
-                address.value
-            );
-            let help = "give one of them the sum of their weights";
-            mistakes.push(Mistake::new(&address.span, message).help(help));
-        }
-    }
-    let backends: Vec<_> = items
-        .iter()
-        .map(|item| backend(&item.value, raw, vips, mistakes))
-        .collect();
-    backends.into_iter().collect()
-}
-
-fn backend(
-    raw: &RawBackend,
-    service: &RawService,
-    vips: &Vips<'_>,
-    mistakes: &mut Vec<Mistake>,
-) -> Option<Backend> {
-    let mode = raw.mode.or(Mode::Auto);
-    if let Given::Value(address) = &raw.address {
-        mistakes.extend(address_mistake(
-            address,
-            mode,
-            service.address.value(),
-            vips,
-        ));
-    }
-    if let (Given::Value(port), Some(service_port), Some(mode)) =
-        (&raw.port, service.port.value(), mode)
-        && port.value != service_port
-    {
-        let mode = match mode {
-            Mode::Auto => "auto",
-            Mode::Local => "local",
-            Mode::Dsr => "dsr",
-        };
-        let message = format!(
-            "port {} differs from the service's {service_port}: there is no port translation in mode {mode}",
-            port.value,
-        );
-        let help = "leave `port` out; to check another port, set `port` in the probe";
-        mistakes.push(Mistake::new(&port.span, message).help(help));
-    }
-    Some(Backend {
-        name: raw.name.value()?,
-        address: raw.address.value()?,
-        port: raw.port.or_else(|| service.port.value())?,
-        weight: raw.weight.or(1)?,
-        tier: raw.tier.or(1)?,
-        mode: mode?,
-    })
-}
-
-/// What is wrong with a backend's address.
-fn address_mistake(
-    at: &At<IpAddr>,
-    mode: Option<Mode>,
-    service: Option<IpAddr>,
-    vips: &Vips<'_>,
-) -> Option<Mistake> {
-    let address = at.value;
-    let mistake = |message: String| Some(Mistake::new(&at.span, message));
-    if let Some(service) = service.filter(|service| service.is_ipv6() != address.is_ipv6()) {
-        return mistake(format!(
-            "backend {address} is {}, but the service is {}",
-            family(address.is_ipv6()),
-            family(service.is_ipv6()),
-        ));
-    }
-    if vips.contains(address) || service == Some(address) {
-        let mistake = mistake(format!("backend {address} is a virtual address"));
-        return mistake.map(|mistake| mistake.help("give the server's own address"));
-    }
-    if address.is_loopback() {
-        // This host's own stack can be reached so, a server elsewhere cannot.
-        let help =
-            "set mode = \"local\" if the server runs on every node, else give its own address";
-        return mistake(format!("backend {address} is a loopback address"))
-            .filter(|_| mode.is_some_and(|mode| mode != Mode::Local))
-            .map(|mistake| mistake.help(help));
-    }
-    if let Some(fault) = address_fault(address) {
-        return mistake(format!("backend {address} {fault}"));
-    }
-    if matches!(address, IpAddr::V6(ip) if ip.is_unicast_link_local()) {
-        let mistake = mistake(format!(
-            "backend {address} is link-local: it says nothing without an interface"
-        ));
-        return mistake.map(|mistake| mistake.help("give a global or unique local address"));
-    }
-    None
-}
-
 /// What must hold for a service and its backends together.
 fn together(service: &At<RawService>, backends: &[Backend], mistakes: &mut Vec<Mistake>) {
     let At { value: raw, span } = service;
@@ -271,8 +186,14 @@ fn together(service: &At<RawService>, backends: &[Backend], mistakes: &mut Vec<M
         let help = "take a prime of at least 100 times as many; 65537 is the largest";
         mistakes.push(Mistake::new(&size.span, message).help(help));
     }
+    if raw.backends.whole && backends.iter().all(|backend| backend.sorry) {
+        let message = "every backend of this service is a sorry backend";
+        let help = "remove `sorry` from those that clients are to reach as a rule";
+        mistakes.push(Mistake::new(span, message).help(help));
+        return;
+    }
     let mut tiers: HashMap<u8, u16> = HashMap::new();
-    for backend in backends {
+    for backend in backends.iter().filter(|backend| !backend.sorry) {
         *tiers.entry(backend.tier).or_default() += 1;
     }
     let most = tiers.values().copied().max().unwrap_or(0);
@@ -306,6 +227,53 @@ fn unique_places(raw: &List<RawService>, mistakes: &mut Vec<Mistake>) {
                 port.value
             );
             mistakes.push(Mistake::new(&port.span, message));
+        }
+    }
+}
+
+/// What all services together may take of the data plane.
+fn limits(raw: &List<RawService>, mistakes: &mut Vec<Mistake>) {
+    let mut addresses = HashSet::new();
+    let (mut backends, mut entries, mut sources) = (0, 0, 0);
+    let mut told = [false; 4];
+    for (before, At { value: raw, span }) in raw.items.iter().enumerate() {
+        addresses.extend(raw.address.value());
+        backends += raw.backends.items.len();
+        sources += raw.allow_sources.items.len() + raw.deny_sources.items.len();
+        entries += match raw.scheduler.or(Scheduler::Maglev) {
+            Some(Scheduler::LeastConnections) => raw.backends.items.len(),
+            Some(Scheduler::Maglev | Scheduler::WeightedRoundRobin) | None => {
+                ring_size(raw).unwrap_or(RING) as usize
+            }
+        };
+        let places = before + 1 + addresses.len();
+        let checks = [
+            (
+                places > MAX_PLACES,
+                format!("more than {MAX_PLACES} services and addresses of services, together"),
+                "let services share addresses: a port each",
+            ),
+            (
+                backends > MAX_ALL_BACKENDS,
+                format!("more than {MAX_ALL_BACKENDS} backends of all services, together"),
+                "leave some out: other nodes can serve other virtual routers",
+            ),
+            (
+                entries > MAX_RING_ENTRIES,
+                format!("more than {MAX_RING_ENTRIES} entries of all rings, together"),
+                "set a smaller `ring_size` where 100 times the number of backends is less",
+            ),
+            (
+                sources > MAX_ALL_SOURCES,
+                format!("more than {MAX_ALL_SOURCES} networks of all source lists, together"),
+                "leave some out, or write larger networks",
+            ),
+        ];
+        for ((exceeded, message, help), told) in checks.into_iter().zip(&mut told) {
+            if exceeded && !*told {
+                mistakes.push(Mistake::new(span, message).help(help));
+                *told = true;
+            }
         }
     }
 }

@@ -33,8 +33,8 @@ pub(crate) use load::unload;
 use mapped::Mapped;
 use placement::{Ids, Region, Regions};
 use steerd_core::{
-    action::{SteeredBackend, Steering},
-    config::{Dataplane as Config, Mode, Name, Protocol, XdpMode},
+    action::{SteeredBackend, Steering, Way},
+    config::{Dataplane as Config, Name, Protocol, XdpMode},
     event::BackendKey,
     time::Instant,
 };
@@ -437,8 +437,8 @@ impl Dataplane {
 
     fn write_backend(&mut self, number: u32, identity: BackendId, backend: &SteeredBackend) {
         let (service, addr, port) = identity;
-        let source = backend
-            .next_hop
+        let next_hop = backend.way.next_hop();
+        let source = next_hop
             .and_then(|hop| self.own.iter().find(|own| own.ifindex == hop.ifindex))
             .map_or(0, |own| mac_word(own.mac));
         let element = self.maps.backends.element(number);
@@ -449,11 +449,11 @@ impl Dataplane {
             Some(state) => state.generation,
             None => ((was >> 48) as u8).wrapping_add(1),
         };
-        let mode = match backend.mode {
-            Mode::Dsr => abi::Mode::Dsr,
-            Mode::Local | Mode::Auto => abi::Mode::Local,
+        let mode = match backend.way {
+            Way::Local => abi::Mode::Local,
+            Way::Dsr(_) | Way::Tunnel { .. } | Way::Nat(_) => abi::Mode::Dsr,
         };
-        let mac = backend.next_hop.map_or(0, |hop| mac_word(hop.mac));
+        let mac = next_hop.map_or(0, |hop| mac_word(hop.mac));
         let state = BackendState {
             mac,
             generation,
@@ -463,7 +463,7 @@ impl Dataplane {
         let entry = Backend {
             state: Shared::new(state.pack()),
             source_mac: Shared::new(source),
-            ifindex: backend.next_hop.map_or(0, |hop| hop.ifindex),
+            ifindex: next_hop.map_or(0, |hop| hop.ifindex),
             service,
             addr,
             port,

@@ -149,7 +149,13 @@ async fn neighbour(kernel: &Kernel, ifindex: u32, address: IpAddr) -> Found {
         }
     }
     match knowledge {
-        Knowledge::Fresh(mac) | Knowledge::Stale(mac) => Found::Hop(NextHop { ifindex, mac }),
+        Knowledge::Fresh(mac) | Knowledge::Stale(mac) => Found::Hop(NextHop {
+            ifindex,
+            mac,
+            vlan: 0,
+            mtu: 1500,
+            gateway: false,
+        }),
         Knowledge::NoMac => Found::Obstacle(Obstacle::NotEthernet),
         Knowledge::Nothing => Found::Unresolved,
     }
