@@ -99,7 +99,7 @@ const fn action_of(verdict: Verdict) -> u32 {
         Fate::Pass => action::PASS,
         Fate::Drop => action::DROP,
         Fate::Tx => action::TX,
-        Fate::Redirect => action::REDIRECT,
+        Fate::Out => action::TX,
     }
 }
 

@@ -11,8 +11,8 @@ use aya::{
 use steerd_core::maglev::{self, Member};
 use steerd_ebpf::{
     abi::{
-        Backend, BackendState, FILTER_WORDS, FLOW4_SETS, MacOwner, Mode as AbiMode, PROGRAM,
-        RING_LINE, Service, addr_words, mac_word, mapped, maps,
+        Backend, BackendState, Control, FLOW4_SETS, MacOwner, Mode as AbiMode, PROGRAM, RING_LINE,
+        Service, addr_words, mac_word, mapped, maps,
     },
     flow::{Key4, WAYS},
     hash,
@@ -105,7 +105,7 @@ impl Rig {
                 id,
                 ring: Shared::new(u64::from(RING) | u64::from(first_line) << 32),
                 salt: hash::salt(addr, port_proto),
-                reserved: [0; 3],
+                ..Service::default()
             };
             rig.set(maps::SERVICES, slot, service.words())?;
         }
@@ -114,15 +114,12 @@ impl Rig {
         for (slot, entry) in (0..).zip(macs).filter(|&(_, entry)| entry != 0) {
             rig.set(maps::MACS, slot, [entry])?;
         }
-        let mut control = [0; 8 + FILTER_WORDS];
-        control[..5].copy_from_slice(&[
-            u64::from(seed) << 32,
-            u64::from(mac_seed) << 32,
-            FLOW_SEED,
-            0,
-            ESTABLISHED_IDLE,
-        ]);
-        control[8..].copy_from_slice(&place::filter(&services, seed));
+        let mut control = [0; Control::WORDS];
+        control[Control::SERVICES] = u64::from(seed) << 32;
+        control[Control::MACS] = u64::from(mac_seed) << 32;
+        control[Control::FLOW_SEED] = FLOW_SEED;
+        control[Control::ESTABLISHED_IDLE] = ESTABLISHED_IDLE;
+        control[Control::FILTER..].copy_from_slice(&place::filter(&services, seed));
         rig.set(maps::CONTROL, 0, control)?;
         Ok(rig)
     }
@@ -220,7 +217,7 @@ impl Rig {
             };
             let backend = Backend {
                 state: Shared::new(state.pack()),
-                source_mac: Shared::new(mac_word(OWN_MAC)),
+                source: Shared::new(Backend::source_word(mac_word(OWN_MAC), 0)),
                 ifindex: match world.mode {
                     Mode::DsrRedirect => OTHER,
                     _ => INGRESS,

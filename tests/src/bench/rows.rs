@@ -194,13 +194,13 @@ fn modes() -> Vec<Row> {
         Row {
             name: "dsr_redirect",
             world: redirect,
-            verdict: Verdict::DsrRedirect,
+            verdict: Verdict::Dsr,
             ..DSR
         },
         Row {
             name: "dsr6_redirect",
             world: redirect,
-            verdict: Verdict::DsrRedirect,
+            verdict: Verdict::Dsr,
             ..DSR6
         },
     ]
