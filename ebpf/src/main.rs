@@ -136,24 +136,23 @@ pub(crate) fn steerd(ctx: XdpContext) -> u32 {
 macro_rules! parts {
     ($($name:ident = $path:path, $symbol:ident ($($arg:ident: $kind:ty),*);)*) => {
         $(
-            // The verifier looks at a global function for itself: its BTF says what the arguments
-            // are, and that a head is so much readable memory.
+            // Its BTF tells the verifier what the arguments are.
             #[unsafe(no_mangle)]
             #[inline(never)]
-            pub(crate) extern "C" fn $symbol(ctx: *mut xdp_md, head: *const Head $(, $arg: $kind)*) -> u64 {
+            pub(crate) extern "C" fn $symbol(ctx: *mut xdp_md, head: u64 $(, $arg: $kind)*) -> u64 {
                 let ctx = XdpContext::new(ctx);
-                // SAFETY: the verifier calls such a function with memory of that size or none.
-                let Some(head) = (unsafe { head.as_ref() }) else {
-                    return 0;
-                };
-                $path(&mut Frame::new(&ctx), &Maps, head $(, $arg as _)*)
+                let mut frame = Frame::new(&ctx);
+                match Head::unpack(&frame, head) {
+                    Some(head) => $path(&mut frame, &Maps, &head $(, $arg as _)*),
+                    None => Verdict::Truncated as u64,
+                }
             }
         )*
 
         impl Parts for Maps {
             #[inline(always)]
-            fn general<P: Packet>(&self, packet: &mut P, head: &mut Head) -> u64 {
-                steerd_general(packet.context().cast(), head)
+            fn general<P: Packet>(&self, packet: &mut P) -> u64 {
+                steerd_general(packet.context().cast())
             }
 
             #[inline(always)]
@@ -163,7 +162,7 @@ macro_rules! parts {
 
             $(
                 #[inline(always)]
-                fn $name<P: Packet>(&self, packet: &mut P, head: &Head $(, $arg: $kind)*) -> u64 {
+                fn $name<P: Packet>(&self, packet: &mut P, head: u64 $(, $arg: $kind)*) -> u64 {
                     $symbol(packet.context().cast(), head $(, $arg)*)
                 }
             )*
@@ -172,7 +171,8 @@ macro_rules! parts {
 }
 
 parts! {
-    any = general::any, steerd_any();
+    look_up = general::look_up, steerd_look_up();
+    forward = general::forward, steerd_forward(backend: u16);
     arrive = arrive::arrive, steerd_arrive(slot: u32);
     address = address::transport, steerd_address();
     wrap = tunnel::wrap, steerd_wrap(backend: u16);
@@ -185,13 +185,9 @@ parts! {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn steerd_general(ctx: *mut xdp_md, head: *mut Head) -> u64 {
+pub(crate) extern "C" fn steerd_general(ctx: *mut xdp_md) -> u64 {
     let ctx = XdpContext::new(ctx);
-    // SAFETY: as in `parts`.
-    let Some(head) = (unsafe { head.as_mut() }) else {
-        return 0;
-    };
-    general::general(&mut Frame::new(&ctx), &Maps, head)
+    general::general(&mut Frame::new(&ctx), &Maps)
 }
 
 #[unsafe(no_mangle)]

@@ -195,7 +195,15 @@ impl Rig {
         // Clients differ in the address's lower three bytes: the upper ones as read from a packet.
         let address = (high >> 32) as u32 ^ number << 8;
         let key = Key4::new(address, CLIENT_PORT.to_be(), 1);
-        let set = hash::flow4(key.0, FLOW_SEED) as u32 & (FLOW4_SETS - 1);
+        let ([_, vip], port_proto) = service(0);
+        let set = hash::flow4(
+            address,
+            CLIENT_PORT.to_be(),
+            (vip >> 32) as u32,
+            port_proto,
+            FLOW_SEED,
+        ) as u32
+            & (FLOW4_SETS - 1);
         let entries = self.array::<8>(maps::FLOWS4)?;
         let entries = entries.get(&set, 0).map_err(error::map(maps::FLOWS4))?;
         Ok(entries.iter().step_by(2).any(|&entry| entry == key.0))

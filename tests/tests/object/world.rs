@@ -1,6 +1,6 @@
 //! The object, loaded on maps of its own, with entries as the daemon would make them.
 
-use std::{net::IpAddr, path::Path};
+use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
 use aya::{
     Ebpf,
@@ -41,6 +41,7 @@ const SEED: u32 = 0x1234_5678;
 pub(crate) struct World {
     ebpf: Ebpf,
     lines: u32,
+    services: BTreeMap<u32, ([u64; 2], u32)>,
     control: [u64; Control::WORDS],
 }
 
@@ -71,6 +72,7 @@ impl World {
         let mut world = Self {
             ebpf,
             lines: 0,
+            services: BTreeMap::new(),
             control: [0; Control::WORDS],
         };
         let seed = u64::from(SEED) << 32;
@@ -146,6 +148,7 @@ impl World {
         policy: Policy,
     ) -> u32 {
         let (addr, port_proto) = (words(address), Service::key(port.to_be(), protocol));
+        self.services.insert(id, (addr, port_proto));
         let first = self.ring(ring);
         let service = Service {
             addr,
@@ -314,10 +317,18 @@ impl World {
             abi::{FLOW4_SETS, FLOW6_SETS},
             flow::{Key4, Key6},
         };
+        let (vip, port_proto) = self.services[&service];
         match client {
             IpAddr::V4(address) => {
                 let key = Key4::new(u32::from_ne_bytes(address.octets()), port.to_be(), service);
-                let set = hash::flow4(key.0, 0xfeed) as u32 & (FLOW4_SETS - 1);
+                let set = hash::flow4(
+                    u32::from_ne_bytes(address.octets()),
+                    port.to_be(),
+                    (vip[1] >> 32) as u32,
+                    port_proto,
+                    0xfeed,
+                ) as u32
+                    & (FLOW4_SETS - 1);
                 let entries: [u64; 8] = self.get(maps::FLOWS4, set);
                 bytes(&entries)
                     .chunks(16)
@@ -326,7 +337,8 @@ impl World {
             }
             IpAddr::V6(_) => {
                 let key = Key6::new(words(client), port.to_be(), service);
-                let set = hash::flow6(key.0, 0xfeed) as u32 & (FLOW6_SETS - 1);
+                let set = hash::flow6(words(client), port.to_be(), vip, port_proto, 0xfeed) as u32
+                    & (FLOW6_SETS - 1);
                 let entries: [u64; 16] = self.get(maps::FLOWS6, set);
                 bytes(&entries)
                     .chunks(32)
