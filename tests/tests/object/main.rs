@@ -6,10 +6,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bench;
+mod choosing;
 mod flows;
 mod golden;
 mod hostile;
 mod packets;
+mod protection;
 mod world;
 
 use steerd_ebpf::abi::maps;

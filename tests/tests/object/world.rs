@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
 use aya::{
     Ebpf,
-    maps::{Array, Map, MapData, PerCpuArray, xdp::DevMapHash},
+    maps::{Array, LpmTrie, Map, MapData, PerCpuArray, lpm_trie::Key, xdp::DevMapHash},
     programs::{TestRun, TestRunOptions, Xdp},
 };
 use steerd_ebpf::{
     abi::{
         Backend, BackendState, Control, Counter, MacOwner, Mode, PROGRAM, Policy, RING_LINE, Role,
-        Service, addr_words, mac_word, maps,
+        Service, SourceRule, addr_words, mac_word, maps,
     },
     event::Event,
     hash,
@@ -163,6 +163,23 @@ impl World {
         self.place(&service)
     }
 
+    /// Makes a UDP service one that QUIC's connection ids steer, by this table of server ids.
+    pub(crate) fn quic(
+        &mut self,
+        id: u32,
+        address: IpAddr,
+        port: u16,
+        policy: Policy,
+        ring: &[u16],
+        table: &[u16],
+    ) {
+        let slot = self.service_with(id, address, port, 17, ring, policy);
+        let first = self.ring(table);
+        let mut entry: [u64; 8] = self.get(maps::SERVICES, slot);
+        entry[6] = table.len() as u64 | u64::from(first) << 32;
+        self.set(maps::SERVICES, slot, entry);
+    }
+
     /// An address of ours; what it is for is added to what it was for.
     pub(crate) fn address(&mut self, address: IpAddr, role: u32) {
         let entry = Service {
@@ -251,6 +268,26 @@ impl World {
         self.set::<8>(maps::BACKENDS, id, backend.words());
     }
 
+    /// What a backend bears.
+    pub(crate) fn connections(&self, id: u32) -> i64 {
+        self.get::<2>(maps::LOADS, id)[0].cast_signed()
+    }
+
+    /// What is done with new flows of a service from a network.
+    pub(crate) fn source(&mut self, service: u32, network: IpAddr, prefix: u32, rule: SourceRule) {
+        let mapped = match network {
+            IpAddr::V4(address) => (address.to_ipv6_mapped().octets(), 96 + prefix),
+            IpAddr::V6(address) => (address.octets(), prefix),
+        };
+        let mut data = [0; 20];
+        data[..4].copy_from_slice(&service.to_ne_bytes());
+        data[4..].copy_from_slice(&mapped.0);
+        let mut trie: LpmTrie<&mut MapData, [u8; 20], u32> =
+            LpmTrie::try_from(self.ebpf.map_mut(maps::SOURCES).unwrap()).unwrap();
+        trie.insert(&Key::new(32 + mapped.1, data), rule as u32, 0)
+            .unwrap();
+    }
+
     /// How often an event happened.
     pub(crate) fn events(&self, event: Event) -> u64 {
         self.counter(maps::EVENT_STATS, event as u32).packets
@@ -315,12 +352,10 @@ impl World {
     pub(crate) fn flow(&self, client: IpAddr, port: u16, service: u32) -> Option<Flow> {
         use steerd_ebpf::{
             abi::{FLOW4_SETS, FLOW6_SETS},
-            flow::{Key4, Key6},
         };
         let (vip, port_proto) = self.services[&service];
         match client {
             IpAddr::V4(address) => {
-                let key = Key4::new(u32::from_ne_bytes(address.octets()), port.to_be(), service);
                 let set = hash::flow4(
                     u32::from_ne_bytes(address.octets()),
                     port.to_be(),
@@ -336,7 +371,6 @@ impl World {
                     .find(|f| f.client_port == port)
             }
             IpAddr::V6(_) => {
-                let key = Key6::new(words(client), port.to_be(), service);
                 let set = hash::flow6(words(client), port.to_be(), vip, port_proto, 0xfeed) as u32
                     & (FLOW6_SETS - 1);
                 let entries: [u64; 16] = self.get(maps::FLOWS6, set);
