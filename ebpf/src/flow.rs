@@ -436,10 +436,7 @@ mod tests {
         insert(&set.0, key(5), 0, value(1, State::New, NOW));
         assert!(find(&set.0, key(2)).is_none(), "closing first");
         insert(&set.0, key(6), 0, value(1, State::New, NOW));
-        assert!(
-            find(&set.0, key(3)).is_none(),
-            "then the older handshake"
-        );
+        assert!(find(&set.0, key(3)).is_none(), "then the older handshake");
         assert!(find(&set.0, key(1)).is_some());
     }
 

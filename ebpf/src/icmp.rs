@@ -6,6 +6,8 @@ use crate::{packet::Packet, parse::Head, parts::Parts, steer::Decision, verdict:
 /// Decides about an ICMP message. The word is a [`Decision::pack`]ed one.
 #[inline(always)]
 pub fn message<P: Packet, T: Parts>(packet: &mut P, tables: &T, head: &Head) -> u64 {
-    if !packet.has(head.l4()) || tables.control().is_none() { return Decision::new(Verdict::Truncated).pack(); }
+    if !packet.has(head.l4()) || tables.control().is_none() {
+        return Decision::new(Verdict::Truncated).pack();
+    }
     Decision::new(Verdict::NoService).pack()
 }

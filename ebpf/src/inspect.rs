@@ -42,7 +42,10 @@ pub fn decode(map: &str, key: u32, value: &[u8]) -> Vec<Vec<Field>> {
         maps::SYN_LIMITS => limit(word),
         maps::SOURCES => Some(vec![("rule", source_rule(value).to_string())]),
         maps::DEVICES => Some(vec![("ifindex", (word(0) as u32).to_string())]),
-        maps::EVENT_STATS => counter(word, Event::ALL.get(key as usize).map(|e| ("event", e.name()))),
+        maps::EVENT_STATS => counter(
+            word,
+            Event::ALL.get(key as usize).map(|e| ("event", e.name())),
+        ),
         maps::VERDICT_STATS => {
             let verdict = Verdict::ALL.get(key as usize);
             counter(word, verdict.map(|v| ("verdict", v.name())))
@@ -178,7 +181,11 @@ fn control(word: impl Fn(usize) -> u64) -> Option<Vec<Field>> {
         ("nat_addresses", nat_addresses.join(" ")),
         (
             "tunnel4",
-            format!("{} mask {}", ipv4(word(64) as u32), ipv4((word(64) >> 32) as u32)),
+            format!(
+                "{} mask {}",
+                ipv4(word(64) as u32),
+                ipv4((word(64) >> 32) as u32)
+            ),
         ),
         (
             "tunnel6",
@@ -315,7 +322,10 @@ fn fragment(entry: &[u8]) -> Option<Vec<Field>> {
         vec![
             ("source", address([word(0), word(1)]).to_string()),
             ("destination", address([word(2), word(3)]).to_string()),
-            ("identification", ((word(4) >> 8) as u32).swap_bytes().to_string()),
+            (
+                "identification",
+                ((word(4) >> 8) as u32).swap_bytes().to_string(),
+            ),
             ("protocol", (word(4) as u8).to_string()),
             ("value", format!("{:#018x}", word(5))),
         ]

@@ -5,7 +5,10 @@
 #![feature(asm_experimental_arch)]
 // For `is_val_statically_known`: what is constant is left to the compiler.
 #![feature(core_intrinsics)]
-#![allow(internal_features, reason = "the kernel object is built with one pinned compiler")]
+#![allow(
+    internal_features,
+    reason = "the kernel object is built with one pinned compiler"
+)]
 
 use steerd_ebpf::shared::Shared;
 
@@ -113,10 +116,9 @@ pub(crate) fn steerd(ctx: XdpContext) -> u32 {
         }
     }
     match decision.verdict {
-        Verdict::NoBackend
-        | Verdict::BadBackend
-        | Verdict::TtlExpired
-        | Verdict::NatExhausted => report(&ctx, decision),
+        Verdict::NoBackend | Verdict::BadBackend | Verdict::TtlExpired | Verdict::NatExhausted => {
+            report(&ctx, decision)
+        }
         _ => {}
     }
     match decision.verdict.fate() {
@@ -235,7 +237,9 @@ fn report(ctx: &XdpContext, decision: Decision) {
             service,
             backend
         ),
-        Verdict::NatExhausted => warn!(ctx, "no port is left to translate service {} with", service),
+        Verdict::NatExhausted => {
+            warn!(ctx, "no port is left to translate service {} with", service)
+        }
         _ => warn!(
             ctx,
             "service {}: backend {} is not in use", service, backend

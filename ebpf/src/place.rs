@@ -34,7 +34,8 @@ fn place_with(keys: &[ServiceKey], seed: u32) -> Option<Vec<u32>> {
         let mut moves = 0;
         loop {
             let (addr, port_proto) = keys[key];
-            let (one, other) = hash::service_slots(hash::service(hash::address(addr, seed), port_proto));
+            let (one, other) =
+                hash::service_slots(hash::service(hash::address(addr, seed), port_proto));
             let slot = if avoid == Some(one) { other } else { one };
             let free = if owner[slot as usize].is_some() && owner[other as usize].is_none() {
                 other
@@ -106,7 +107,8 @@ mod tests {
         let (seed, slots) = services(&keys).expect("placed");
         let mut seen = std::collections::BTreeSet::new();
         for (&(addr, port_proto), &slot) in keys.iter().zip(&slots) {
-            let (one, other) = hash::service_slots(hash::service(hash::address(addr, seed), port_proto));
+            let (one, other) =
+                hash::service_slots(hash::service(hash::address(addr, seed), port_proto));
             assert!(slot == one || slot == other, "where the program looks");
             assert!(seen.insert(slot), "one service a slot");
         }

@@ -225,7 +225,8 @@ pub fn deliver<P: Packet, T: Parts>(
 ) -> Verdict {
     match state.mode {
         Mode::Local => Verdict::Local,
-        Mode::Dsr => match rewrite::forward(packet, tables, head, state.mac, backend.source.load()) {
+        Mode::Dsr => match rewrite::forward(packet, tables, head, state.mac, backend.source.load())
+        {
             Ok(()) => Verdict::Dsr,
             Err(stuck) => stuck.verdict(),
         },
@@ -247,9 +248,7 @@ pub fn find<'t, T: Tables>(
     let address = hash::address(addr, (table >> 32) as u32);
     let (first, second) = hash::service_slots(hash::service(address, port_proto));
     let matches = |service: &Service| {
-        service.port_proto == port_proto
-            && service.addr[1] == addr[1]
-            && service.addr[0] == addr[0]
+        service.port_proto == port_proto && service.addr[1] == addr[1] && service.addr[0] == addr[0]
     };
     let service = tables.service(base + first)?;
     if matches(service) {

@@ -1,17 +1,13 @@
 //! Wrapped packets: put into another one for the way to their backend, and taken out of it there.
 
-use crate::{
-    packet::Packet,
-    parse::Head,
-    parts::Parts,
-    steer::Decision,
-    verdict::Verdict,
-};
+use crate::{packet::Packet, parse::Head, parts::Parts, steer::Decision, verdict::Verdict};
 
 /// Wraps a packet for its backend. Returns the verdict's number.
 #[inline(always)]
 pub fn wrap<P: Packet, T: Parts>(packet: &mut P, tables: &T, head: &Head, backend: u16) -> u64 {
-    if !packet.has(head.l4()) || tables.backend(backend).is_none() { return Verdict::Truncated as u64; }
+    if !packet.has(head.l4()) || tables.backend(backend).is_none() {
+        return Verdict::Truncated as u64;
+    }
     Verdict::BadBackend as u64
 }
 
@@ -19,6 +15,8 @@ pub fn wrap<P: Packet, T: Parts>(packet: &mut P, tables: &T, head: &Head, backen
 /// [`Decision::pack`]ed one.
 #[inline(always)]
 pub fn unwrap<P: Packet, T: Parts>(packet: &mut P, tables: &T, head: &Head) -> u64 {
-    if !packet.has(head.l4()) || tables.control().is_none() { return Decision::new(Verdict::Truncated).pack(); }
+    if !packet.has(head.l4()) || tables.control().is_none() {
+        return Decision::new(Verdict::Truncated).pack();
+    }
     Decision::new(Verdict::NoService).pack()
 }

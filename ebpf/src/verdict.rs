@@ -177,12 +177,8 @@ impl Verdict {
             | Self::Limited
             | Self::BadBackend
             | Self::TtlExpired => Fate::Drop,
-            Self::Echo
-            | Self::TooBig => Fate::Tx,
-            Self::Dsr
-            | Self::Tunnel
-            | Self::Nat
-            | Self::NatReturn => Fate::Out,
+            Self::Echo | Self::TooBig => Fate::Tx,
+            Self::Dsr | Self::Tunnel | Self::Nat | Self::NatReturn => Fate::Out,
         }
     }
 

@@ -22,6 +22,10 @@ const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 pub(crate) const TYPE_ARRAY: u32 = 2;
 /// The map's type is an array with one value for each CPU.
 pub(crate) const TYPE_PERCPU_ARRAY: u32 = 6;
+/// The map's type is a trie of longest prefixes.
+pub(crate) const TYPE_LPM_TRIE: u32 = 11;
+/// The map's type is a hash of interfaces.
+pub(crate) const TYPE_DEVMAP_HASH: u32 = 25;
 
 /// An open map.
 #[derive(Debug)]
@@ -221,16 +225,14 @@ mod testing {
     impl Map {
         pub(crate) fn create(
             map_type: u32,
-            value_size: usize,
-            max_entries: u32,
+            shape: &steerd_ebpf::abi::maps::Shape,
             flags: u32,
         ) -> io::Result<Self> {
-            let value_size = value_size as u32;
             let attributes = Create {
                 map_type,
-                key_size: 4,
-                value_size,
-                max_entries,
+                key_size: shape.key_size,
+                value_size: shape.value_size,
+                max_entries: shape.entries,
                 flags,
             };
             // SAFETY: no addresses in it.

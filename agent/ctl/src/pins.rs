@@ -13,12 +13,15 @@ use std::{
 
 use steerd_core::api::{Flow, Flows, FlowsQuery, MapDump, MapEntry, MapInfo, Maps};
 use steerd_ebpf::{
-    abi::{self, maps},
+    abi::{
+        self,
+        maps::{self, Kind},
+    },
     clock::Clock,
     flow, inspect,
 };
 
-use crate::bpf::{Map, TYPE_ARRAY, TYPE_PERCPU_ARRAY};
+use crate::bpf::{Map, TYPE_ARRAY, TYPE_DEVMAP_HASH, TYPE_LPM_TRIE, TYPE_PERCPU_ARRAY};
 
 /// Why the pins do not answer.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +37,7 @@ pub(crate) enum PinError {
     #[error("only root can read the maps in {}: use sudo", .0.display())]
     NoPermission(PathBuf),
     /// No map of that name.
-    #[error("no map is called {name:?}; there are {}", maps::ALL.map(|map| map.0).join(", "))]
+    #[error("no map is called {name:?}; there are {}", maps::ALL.map(|map| map.name).join(", "))]
     Unknown {
         /// What was asked for.
         name: String,
@@ -91,7 +94,7 @@ impl Pins {
     pub(crate) fn maps(&self) -> Result<Maps, PinError> {
         let maps = maps::ALL
             .iter()
-            .map(|&(name, ..)| Ok(self.open(name)?.info));
+            .map(|shape| Ok(self.open(shape.name)?.info));
         Ok(Maps {
             maps: maps.collect::<Result<_, PinError>>()?,
         })
@@ -182,40 +185,49 @@ impl Pins {
     }
 
     fn open(&self, name: &str) -> Result<Pin, PinError> {
-        let Some(&(name, value_size, max_entries, purpose)) =
-            maps::ALL.iter().find(|map| map.0 == name)
-        else {
+        let Some(expected) = maps::ALL.iter().find(|shape| shape.name == name) else {
             return Err(PinError::Unknown {
                 name: name.to_owned(),
             });
         };
-        let path = self.directory.join(name);
+        let path = self.directory.join(expected.name);
         let map = Map::open(&path).map_err(|error| self.unopened(&path, error))?;
         let info = map.info().map_err(failed("inspect", &path))?;
-        let map_type = match info.map_type {
-            TYPE_ARRAY => "array",
-            TYPE_PERCPU_ARRAY => "percpu-array",
-            _ => return Err(PinError::Shape { path }),
+        let map_type = match expected.kind {
+            Kind::Array => TYPE_ARRAY,
+            Kind::PerCpu => TYPE_PERCPU_ARRAY,
+            Kind::Trie => TYPE_LPM_TRIE,
+            Kind::Devices => TYPE_DEVMAP_HASH,
         };
-        let shape = (info.key_size, info.value_size as usize, info.max_entries);
-        if shape != (4, value_size, max_entries) || value_size % 8 != 0 {
+        let shape = (
+            info.map_type,
+            info.key_size,
+            info.value_size,
+            info.max_entries,
+        );
+        let wanted = (
+            map_type,
+            expected.key_size,
+            expected.value_size,
+            expected.entries,
+        );
+        if shape != wanted {
             return Err(PinError::Shape { path });
         }
-        let per_cpu = info.map_type == TYPE_PERCPU_ARRAY;
         let info = MapInfo {
-            name: name.to_owned(),
+            name: expected.name.to_owned(),
             id: info.id,
-            map_type: map_type.to_owned(),
+            map_type: expected.kind.name().to_owned(),
             key_size: info.key_size,
             value_size: info.value_size,
             max_entries: info.max_entries,
-            purpose: purpose.to_owned(),
+            purpose: expected.purpose.to_owned(),
         };
         Ok(Pin {
             path,
             map,
             info,
-            per_cpu,
+            kind: expected.kind,
         })
     }
 
@@ -234,7 +246,7 @@ struct Pin {
     path: PathBuf,
     map: Map,
     info: MapInfo,
-    per_cpu: bool,
+    kind: Kind,
 }
 
 impl Pin {
@@ -245,10 +257,10 @@ impl Pin {
         visit: impl FnMut(u32, &[u8]) -> ControlFlow<()>,
     ) -> Result<(), PinError> {
         let from = u32::try_from(from).unwrap_or(u32::MAX);
-        if self.per_cpu {
-            self.each_sum(from, visit)
-        } else {
-            self.each_mapped(from, visit)
+        match self.kind {
+            Kind::Array => self.each_mapped(from, visit),
+            Kind::PerCpu => self.each_sum(from, visit),
+            Kind::Trie | Kind::Devices => Ok(()),
         }
     }
 

@@ -85,6 +85,19 @@ pub mod maps {
         Devices,
     }
 
+    impl Kind {
+        /// Its name.
+        #[must_use]
+        pub const fn name(self) -> &'static str {
+            match self {
+                Self::Array => "array",
+                Self::PerCpu => "percpu-array",
+                Self::Trie => "lpm-trie",
+                Self::Devices => "devmap-hash",
+            }
+        }
+    }
+
     /// A map that is pinned.
     #[derive(Debug, Clone, Copy)]
     pub struct Shape {
@@ -130,7 +143,11 @@ pub mod maps {
         array::<crate::flow::Set4>(FLOWS4, super::FLOW4_SETS, "IPv4 flow table"),
         array::<crate::flow::Set6>(FLOWS6, super::FLOW6_SETS, "IPv6 flow table"),
         array::<crate::flow::Set6>(NAT, super::NAT_SETS, "translated flows"),
-        array::<super::Hop>(NAT_HOPS, 4 * super::NAT_SETS, "ways back of translated flows"),
+        array::<super::Hop>(
+            NAT_HOPS,
+            4 * super::NAT_SETS,
+            "ways back of translated flows",
+        ),
         array::<super::FragmentSet>(FRAGMENTS, super::FRAGMENT_SETS, "fragmented packets"),
         array::<super::SynLimit>(SYN_LIMITS, super::MAX_SERVICES, "limits of new flows"),
         array::<u64>(MACS, 2 * super::MAC_SLOTS, "MACs of this host and of peers"),

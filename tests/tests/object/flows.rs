@@ -106,8 +106,8 @@ fn a_flow_stays_while_its_backend_lives() {
 
 /// The same world with rings that name another backend.
 fn rering(mut world: World, backend: u16) -> World {
-    world.ring(0, &[backend; 32]);
-    world.ring(1, &[backend; 32]);
+    world.line(0, &[backend; 32]);
+    world.line(1, &[backend; 32]);
     world
 }
 

@@ -18,12 +18,12 @@ use world::World;
 #[test]
 fn maps_have_the_shapes_of_the_abi() {
     let world = World::new();
-    for (name, value_size, entries, _) in maps::ALL {
-        let (key, value, max) = world.shape(name);
+    for shape in maps::ALL {
         assert_eq!(
-            (key, value as usize, max),
-            (4, value_size, entries),
-            "{name}"
+            world.shape(shape.name),
+            (shape.key_size, shape.value_size, shape.entries),
+            "{}",
+            shape.name
         );
     }
 }

@@ -4,14 +4,15 @@ use std::{net::IpAddr, path::Path};
 
 use aya::{
     Ebpf,
-    maps::{Array, Map, MapData, PerCpuArray},
+    maps::{Array, Map, MapData, PerCpuArray, xdp::DevMapHash},
     programs::{TestRun, TestRunOptions, Xdp},
 };
 use steerd_ebpf::{
     abi::{
-        Backend, BackendState, Counter, FILTER_WORDS, MacOwner, Mode, PROGRAM, RING_LINE, Service,
-        addr_words, mac_word, maps,
+        Backend, BackendState, Control, Counter, MacOwner, Mode, PROGRAM, Policy, RING_LINE, Role,
+        Service, addr_words, mac_word, maps,
     },
+    event::Event,
     hash,
     inspect::{self, Flow},
     shared::Shared,
@@ -26,6 +27,9 @@ pub(crate) const BACKEND_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x99];
 /// The interface that a test run's packets come from: the loopback device.
 pub(crate) const INGRESS: u32 = 1;
 
+/// Another interface.
+pub(crate) const ELSEWHERE: u32 = 77;
+
 /// XDP return values.
 pub(crate) const DROP: u32 = 1;
 pub(crate) const PASS: u32 = 2;
@@ -37,16 +41,13 @@ const SEED: u32 = 0x1234_5678;
 pub(crate) struct World {
     ebpf: Ebpf,
     lines: u32,
-    control: [u64; CONTROL],
+    control: [u64; Control::WORDS],
 }
-
-/// Words of the control map's value.
-const CONTROL: usize = 8 + FILTER_WORDS;
 
 /// The control map's value.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-struct ControlWords([u64; CONTROL]);
+struct ControlWords([u64; Control::WORDS]);
 
 // SAFETY: words without padding; any bits are valid.
 unsafe impl aya::Pod for ControlWords {}
@@ -70,17 +71,24 @@ impl World {
         let mut world = Self {
             ebpf,
             lines: 0,
-            control: [0; CONTROL],
+            control: [0; Control::WORDS],
         };
         let seed = u64::from(SEED) << 32;
-        world.control[..5].copy_from_slice(&[seed, seed, 0xfeed, 0, 3516]);
+        world.control[Control::SERVICES] = seed;
+        world.control[Control::MACS] = seed;
+        world.control[Control::FLOW_SEED] = 0xfeed;
+        world.control[Control::ESTABLISHED_IDLE] = 3516;
         world.write_control();
+        // Whatever leaves through interface 77 goes nowhere.
+        let mut devices: DevMapHash<&mut MapData> =
+            DevMapHash::try_from(world.ebpf.map_mut(maps::DEVICES).unwrap()).unwrap();
+        devices.insert(ELSEWHERE, INGRESS, None, 0).unwrap();
         world.mac(OWN_MAC, MacOwner::Own);
         world.mac(PEER_MAC, MacOwner::Forwarder);
         world
     }
 
-    fn set<const WORDS: usize>(&mut self, map: &str, index: u32, words: [u64; WORDS])
+    pub(crate) fn set<const WORDS: usize>(&mut self, map: &str, index: u32, words: [u64; WORDS])
     where
         [u64; WORDS]: aya::Pod,
     {
@@ -89,7 +97,7 @@ impl World {
         array.set(index, words, 0).unwrap();
     }
 
-    fn get<const WORDS: usize>(&self, map: &str, index: u32) -> [u64; WORDS]
+    pub(crate) fn get<const WORDS: usize>(&self, map: &str, index: u32) -> [u64; WORDS]
     where
         [u64; WORDS]: aya::Pod,
     {
@@ -109,6 +117,12 @@ impl World {
         self.set::<1>(maps::MACS, hash::mac_slot(mac, SEED), [owner.entry(mac)]);
     }
 
+    /// A word of the control map; see [`Control`].
+    pub(crate) fn control(&mut self, word: usize, value: u64) {
+        self.control[word] = value;
+        self.write_control();
+    }
+
     /// A service whose ring has these backends in turn.
     pub(crate) fn service(
         &mut self,
@@ -118,35 +132,89 @@ impl World {
         protocol: u8,
         ring: &[u16],
     ) {
+        self.service_with(id, address, port, protocol, ring, Policy::default());
+    }
+
+    /// A service with a policy. Returns the slot of its entry.
+    pub(crate) fn service_with(
+        &mut self,
+        id: u32,
+        address: IpAddr,
+        port: u16,
+        protocol: u8,
+        ring: &[u16],
+        policy: Policy,
+    ) -> u32 {
         let (addr, port_proto) = (words(address), Service::key(port.to_be(), protocol));
-        let first = self.lines;
-        self.ring(first, ring);
-        self.lines += 1;
+        let first = self.ring(ring);
         let service = Service {
             addr,
             port_proto,
             id,
             ring: Shared::new(ring.len() as u64 | u64::from(first) << 32),
             salt: hash::salt(addr, port_proto),
-            reserved: [0; 3],
+            policy: Shared::new(policy.0),
+            ..Service::default()
         };
-        let hash = hash::service(addr, port_proto, SEED);
-        let (word, bit) = hash::service_filter(hash);
-        self.control[8 + word] |= bit;
-        self.write_control();
-        let (one, other) = hash::service_slots(hash);
-        // Half of them in their second slot, so that both are looked up.
-        let slot = if id.is_multiple_of(2) { one } else { other };
-        let taken: [u64; 8] = self.get(maps::SERVICES, slot);
-        assert_eq!(taken[2], 0, "choose another port: the slot is taken");
-        self.set::<8>(maps::SERVICES, slot, service.words());
+        self.address(address, Role::VIRTUAL);
+        self.place(&service)
     }
 
-    /// The ring in this line.
-    pub(crate) fn ring(&mut self, line: u32, ring: &[u16]) {
-        assert!(ring.len() <= RING_LINE as usize);
+    /// An address of ours; what it is for is added to what it was for.
+    pub(crate) fn address(&mut self, address: IpAddr, role: u32) {
+        let entry = Service {
+            addr: words(address),
+            port_proto: Service::ADDRESS,
+            id: role,
+            ..Service::default()
+        };
+        let (word, bit) = hash::address_filter(hash::address(entry.addr, SEED));
+        self.control[Control::FILTER + word] |= bit;
+        self.write_control();
+        self.place(&entry);
+    }
+
+    /// An entry of the service table in one of its slots: that where it is already, else half of
+    /// them in the second, so that both are looked up.
+    fn place(&mut self, entry: &Service) -> u32 {
+        let key = |words: [u64; 8]| (words[0], words[1], words[2] as u32);
+        let address = hash::address(entry.addr, SEED);
+        let (one, other) = hash::service_slots(hash::service(address, entry.port_proto));
+        let mut slots = [one, other];
+        if entry.id.is_multiple_of(2) {
+            slots.reverse();
+        }
+        let mut words = entry.words();
+        let slot = slots
+            .into_iter()
+            .find(|&slot| key(self.get(maps::SERVICES, slot)) == key(words))
+            .or_else(|| {
+                slots
+                    .into_iter()
+                    .find(|&slot| self.get::<8>(maps::SERVICES, slot)[2] == 0)
+            })
+            .expect("choose another port: both slots are taken");
+        if entry.port_proto == Service::ADDRESS {
+            words[2] |= self.get::<8>(maps::SERVICES, slot)[2];
+        }
+        self.set::<8>(maps::SERVICES, slot, words);
+        slot
+    }
+
+    /// A ring in lines of its own; returns the first.
+    fn ring(&mut self, ring: &[u16]) -> u32 {
+        let first = self.lines;
+        for line in ring.chunks(RING_LINE as usize) {
+            self.line(self.lines, line);
+            self.lines += 1;
+        }
+        first
+    }
+
+    /// A line of the rings.
+    pub(crate) fn line(&mut self, line: u32, backends: &[u16]) {
         let mut words = [0_u64; 8];
-        for (slot, &backend) in ring.iter().enumerate() {
+        for (slot, &backend) in backends.iter().enumerate() {
             words[slot / 4] |= u64::from(backend) << (slot % 4 * 16);
         }
         self.set::<8>(maps::RINGS, line, words);
@@ -168,11 +236,21 @@ impl World {
         };
         let backend = Backend {
             state: Shared::new(state.pack()),
-            source_mac: Shared::new(mac_word(OWN_MAC)),
+            source: Shared::new(Backend::source_word(mac_word(OWN_MAC), 0)),
             ifindex,
+            mtu: 1500,
             ..Backend::default()
         };
+        self.backend_with(id, &backend);
+    }
+
+    pub(crate) fn backend_with(&mut self, id: u32, backend: &Backend) {
         self.set::<8>(maps::BACKENDS, id, backend.words());
+    }
+
+    /// How often an event happened.
+    pub(crate) fn events(&self, event: Event) -> u64 {
+        self.counter(maps::EVENT_STATS, event as u32).packets
     }
 
     /// Hands a frame to the program.
@@ -260,8 +338,12 @@ impl World {
 
     /// Key size, value size and capacity of a map.
     pub(crate) fn shape(&self, map: &str) -> (u32, u32, u32) {
-        let (Map::Array(data) | Map::PerCpuArray(data)) = self.ebpf.map(map).unwrap() else {
-            panic!("{map} is not an array");
+        let (Map::Array(data)
+        | Map::PerCpuArray(data)
+        | Map::LpmTrie(data)
+        | Map::DevMapHash(data)) = self.ebpf.map(map).unwrap()
+        else {
+            panic!("{map} is of an unknown kind");
         };
         let info = data.info().unwrap();
         (info.key_size(), info.value_size(), info.max_entries())

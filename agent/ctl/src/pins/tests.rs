@@ -11,6 +11,7 @@ use steerd_ebpf::{
 use super::*;
 
 const MMAPABLE: u32 = 1 << 10;
+const NO_PREALLOC: u32 = 1;
 
 /// Runs `test` with a bpffs that only this thread sees, and that goes with the thread.
 fn with_bpffs(test: impl FnOnce(&Path) + Send + 'static) {
@@ -47,13 +48,17 @@ fn with_bpffs(test: impl FnOnce(&Path) + Send + 'static) {
 fn pin_all(bpf_dir: &Path) -> (Pins, impl Fn(&str) -> Map) {
     let pins = Pins::new(bpf_dir);
     fs::create_dir(pins.directory()).unwrap();
-    for (name, value_size, max_entries, _) in maps::ALL {
-        let map = if name.ends_with("_STATS") {
-            Map::create(TYPE_PERCPU_ARRAY, value_size, max_entries, 0)
-        } else {
-            Map::create(TYPE_ARRAY, value_size, max_entries, MMAPABLE)
+    for shape in maps::ALL {
+        let (map_type, flags) = match shape.kind {
+            Kind::Array => (TYPE_ARRAY, MMAPABLE),
+            Kind::PerCpu => (TYPE_PERCPU_ARRAY, 0),
+            Kind::Trie => (TYPE_LPM_TRIE, NO_PREALLOC),
+            Kind::Devices => (TYPE_DEVMAP_HASH, 0),
         };
-        map.unwrap().pin(&pins.directory().join(name)).unwrap();
+        let map = Map::create(map_type, &shape, flags);
+        map.unwrap()
+            .pin(&pins.directory().join(shape.name))
+            .unwrap();
     }
     let directory = pins.directory().to_owned();
     (pins, move |name| Map::open(&directory.join(name)).unwrap())
@@ -84,7 +89,7 @@ fn maps_are_listed_and_dumped() {
             ("percpu-array", 16)
         );
 
-        for (name, ..) in maps::ALL {
+        for name in maps::ALL.map(|shape| shape.name) {
             let expected = usize::from(name == maps::CONTROL);
             assert_eq!(
                 pins.dump(name, 0).unwrap().entries.len(),
@@ -230,7 +235,12 @@ fn what_is_pinned_there_is_not_trusted() {
 
         fs::create_dir(pins.directory()).unwrap();
         let path = pins.directory().join(maps::CONTROL);
-        Map::create(TYPE_ARRAY, 8, 1, MMAPABLE)
+        let small = maps::Shape {
+            value_size: 8,
+            entries: 1,
+            ..maps::ALL[0]
+        };
+        Map::create(TYPE_ARRAY, &small, MMAPABLE)
             .unwrap()
             .pin(&path)
             .unwrap();

@@ -172,21 +172,14 @@ mod tests {
 
     #[test]
     fn maps_with_their_shapes() {
-        let info = |(id, (name, size, entries, purpose)): (u32, (&str, usize, u32, &str))| {
-            let map_type = if name.ends_with("_STATS") {
-                "percpu-array"
-            } else {
-                "array"
-            };
-            MapInfo {
-                name: name.into(),
-                id,
-                map_type: map_type.into(),
-                key_size: 4,
-                value_size: size as u32,
-                max_entries: entries,
-                purpose: purpose.into(),
-            }
+        let info = |(id, shape): (u32, abi::maps::Shape)| MapInfo {
+            name: shape.name.into(),
+            id,
+            map_type: shape.kind.name().into(),
+            key_size: shape.key_size,
+            value_size: shape.value_size,
+            max_entries: shape.entries,
+            purpose: shape.purpose.into(),
         };
         let listed = Maps {
             maps: (31..).zip(abi::maps::ALL).map(info).collect(),

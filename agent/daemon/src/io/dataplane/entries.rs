@@ -41,8 +41,10 @@ impl Maps {
                 .find(|shape| shape.name == name)
                 .ok_or_else(|| missing(name))?;
             match ebpf.map(name) {
-                Some(Map::Array(data)) => Mapped::new(data.fd(), shape.value_size as usize, shape.entries)
-                    .map_err(|source| DataplaneError::Map { map: name, source }),
+                Some(Map::Array(data)) => {
+                    Mapped::new(data.fd(), shape.value_size as usize, shape.entries)
+                        .map_err(|source| DataplaneError::Map { map: name, source })
+                }
                 _ => Err(missing(name)),
             }
         };

@@ -40,8 +40,8 @@ use steerd_core::{
 };
 use steerd_ebpf::{
     abi::{
-        self, Backend, BackendState, Control, MAC_SLOTS, MAX_BACKENDS, MAX_SERVICES, MacOwner, RING_LINE,
-        RING_LINES, SERVICE_SLOTS, Service, addr_words, mac_bytes, mac_word, maps,
+        self, Backend, BackendState, Control, MAC_SLOTS, MAX_BACKENDS, MAX_SERVICES, MacOwner,
+        RING_LINE, RING_LINES, SERVICE_SLOTS, Service, addr_words, mac_bytes, mac_word, maps,
     },
     hash,
     place::{self, ServiceKey},
@@ -389,7 +389,7 @@ impl Dataplane {
                 id: steered.id,
                 ring: Shared::new(ring_word(steered.region)),
                 salt: hash::salt(addr, port_proto),
-                reserved: [0; 3],
+                ..Service::default()
             };
             write(self.maps.services.element(base + slot), service.words());
         }
@@ -462,7 +462,7 @@ impl Dataplane {
         };
         let entry = Backend {
             state: Shared::new(state.pack()),
-            source_mac: Shared::new(source),
+            source: Shared::new(source),
             ifindex: next_hop.map_or(0, |hop| hop.ifindex),
             service,
             addr,

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use aya::{
     Pod,
-    maps::{MapData, MapType, PerCpuArray},
+    maps::{MapData, PerCpuArray},
 };
 use steerd_core::{
     api::{Flow, Flows, FlowsQuery, MapDump, MapEntry, MapInfo, Maps as MapList, VerdictCount},
@@ -152,25 +152,19 @@ impl View {
 
     /// The maps.
     pub(crate) fn map_list(&self) -> MapList {
-        let infos = maps::ALL
-            .into_iter()
-            .filter_map(|(name, value_size, entries, purpose)| {
-                let path = self.pins.join(name);
-                let info = aya::maps::MapInfo::from_pin(path).ok()?;
-                Some(MapInfo {
-                    name: name.to_owned(),
-                    id: info.id(),
-                    map_type: match info.map_type() {
-                        Ok(MapType::PerCpuArray) => "percpu-array".to_owned(),
-                        Ok(MapType::Array) => "array".to_owned(),
-                        _ => "unknown".to_owned(),
-                    },
-                    key_size: info.key_size(),
-                    value_size: u32::try_from(value_size).unwrap_or_default(),
-                    max_entries: entries,
-                    purpose: purpose.to_owned(),
-                })
-            });
+        let infos = maps::ALL.into_iter().filter_map(|shape| {
+            let path = self.pins.join(shape.name);
+            let info = aya::maps::MapInfo::from_pin(path).ok()?;
+            Some(MapInfo {
+                name: shape.name.to_owned(),
+                id: info.id(),
+                map_type: shape.kind.name().to_owned(),
+                key_size: info.key_size(),
+                value_size: info.value_size(),
+                max_entries: info.max_entries(),
+                purpose: shape.purpose.to_owned(),
+            })
+        });
         MapList {
             maps: infos.collect(),
         }
