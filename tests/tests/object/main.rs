@@ -5,7 +5,6 @@
 // A test's helpers may panic too: that is how it fails.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod bench;
 mod choosing;
 mod flows;
 mod golden;

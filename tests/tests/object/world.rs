@@ -350,9 +350,7 @@ impl World {
 
     /// The IPv4 flow of a client, if the table has it.
     pub(crate) fn flow(&self, client: IpAddr, port: u16, service: u32) -> Option<Flow> {
-        use steerd_ebpf::{
-            abi::{FLOW4_SETS, FLOW6_SETS},
-        };
+        use steerd_ebpf::abi::{FLOW4_SETS, FLOW6_SETS};
         let (vip, port_proto) = self.services[&service];
         match client {
             IpAddr::V4(address) => {
@@ -368,7 +366,10 @@ impl World {
                 bytes(&entries)
                     .chunks(16)
                     .filter_map(inspect::flow4)
-                    .find(|f| f.client_port == port)
+                    .find(|flow| {
+                        (flow.client, flow.client_port, u32::from(flow.service))
+                            == (client, port, service)
+                    })
             }
             IpAddr::V6(_) => {
                 let set = hash::flow6(words(client), port.to_be(), vip, port_proto, 0xfeed) as u32
@@ -377,7 +378,10 @@ impl World {
                 bytes(&entries)
                     .chunks(32)
                     .filter_map(inspect::flow6)
-                    .find(|f| f.client_port == port)
+                    .find(|flow| {
+                        (flow.client, flow.client_port, u32::from(flow.service))
+                            == (client, port, service)
+                    })
             }
         }
     }
