@@ -105,7 +105,7 @@ fn all_ports_of_a_source_go_to_one_backend() {
     let mut seen = BTreeSet::new();
     for spec in both(Transport::Syn) {
         for n in 0..50 {
-            let from = numbered(spec.from, n);
+            let from = numbered(spec.from, 0x900 + n);
             let backends: BTreeSet<u16> = (40_000..40_005)
                 .map(|from_port| Spec {
                     from,
@@ -254,7 +254,7 @@ fn weights_share_connections() {
     );
 }
 
-/// More than one line's backends: all take part.
+/// More backends than are compared: all take part alike.
 #[test]
 fn a_hundred_backends_share_connections() {
     let world = by_load(&[1; 100]);
