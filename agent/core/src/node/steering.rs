@@ -12,6 +12,7 @@ use crate::{
     action::{Action, Notice, SteeredBackend, Steering, Way},
     config::{Backend, Mode, Name, Scheduler, Service},
     event::{BackendKey, NextHop},
+    least_connections,
     maglev::{self, Member},
     round_robin,
     time::Instant,
@@ -286,7 +287,7 @@ fn ring((scheduler, size, members): &(Scheduler, u32, Vec<Member>)) -> Vec<u16> 
     match scheduler {
         Scheduler::Maglev => maglev::table(members, *size),
         Scheduler::WeightedRoundRobin => round_robin::cycle(members, *size),
-        Scheduler::LeastConnections => members.iter().map(|member| member.index).collect(),
+        Scheduler::LeastConnections => least_connections::candidates(members),
     }
 }
 
