@@ -194,9 +194,7 @@ impl ServiceState {
             .map(|(backend, _)| server(backend))
             .collect();
         // Where nobody served before, or another tier did, all begin together and need all of it.
-        let joins = matches!(choice.target, Target::Tier(_))
-            && self.target == choice.target
-            && !self.in_use.is_disjoint(&in_use);
+        let joins = matches!(choice.target, Target::Tier(_)) && !self.in_use.is_disjoint(&in_use);
         if joins {
             for server in in_use.difference(&self.in_use) {
                 self.ramps.begin(*server, now);
