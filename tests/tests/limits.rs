@@ -2,7 +2,7 @@
 //! its maps, so this is where the two meet.
 #![allow(missing_docs)] // a test
 
-use steerd_core::{config::limits, least_connections};
+use steerd_core::config::limits;
 use steerd_ebpf::abi;
 
 #[test]
@@ -13,9 +13,8 @@ fn the_largest_configuration_fits() {
     // A ring and the one that replaces it.
     let entries = (abi::RING_LINES * abi::RING_LINE) as usize;
     assert_eq!(2 * limits::RING_ENTRIES, entries);
-}
-
-#[test]
-fn candidates_come_in_the_programs_lines() {
-    assert_eq!(least_connections::LINE, abi::RING_LINE as usize);
+    assert_eq!(limits::RING_LINE, abi::RING_LINE as usize);
+    assert_eq!(limits::NAT_ADDRESSES, abi::NAT_ADDRESSES);
+    // A service with networks has one more, for all others.
+    assert!(limits::ALL_SOURCES + limits::SERVICES <= abi::MAX_SOURCES as usize);
 }

@@ -93,8 +93,7 @@ pub struct Steering {
     pub backends: Vec<SteeredBackend>,
     /// Indices into `backends`; empty: no backend can take new flows. By the scheduler: the Maglev
     /// table; for weighted round robin one whole cycle of turns, interleaved; for least connections
-    /// each backend that can, once, or where that makes more than one line as often as
-    /// [`crate::least_connections`] says.
+    /// each backend that can, once.
     pub ring: Vec<u16>,
     /// How its flows are spread and limited.
     pub policy: Policy,

@@ -18,7 +18,6 @@
 //! * [`health`]: rise and fall of a backend's probes.
 //! * [`maglev`]: the lookup table that spreads flows over backends.
 //! * [`round_robin`]: one cycle of weighted turns.
-//! * [`least_connections`]: among whom the fewest are looked for.
 //! * [`node`]: the whole of a node, which ties them together.
 //! * [`plan`]: the difference between two configurations.
 //! * [`api`]: what the control socket speaks.
@@ -29,7 +28,6 @@ pub mod api;
 pub mod config;
 pub mod event;
 pub mod health;
-pub mod least_connections;
 pub mod maglev;
 pub mod node;
 pub mod plan;

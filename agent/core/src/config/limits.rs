@@ -30,4 +30,6 @@ pub const ALL_BACKENDS: usize = 32_767;
 pub const ALL_SOURCES: usize = 1 << 16;
 /// Entries of all rings, together: half of those that the data plane has, because a ring is replaced
 /// by one beside it, and a node that dies may change all of them at once.
-pub const RING_ENTRIES: usize = 1 << 22;
+pub const RING_ENTRIES: usize = 1 << 23;
+/// A ring takes whole lines of so many.
+pub const RING_LINE: usize = 32;

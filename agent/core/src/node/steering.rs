@@ -12,7 +12,6 @@ use crate::{
     action::{Action, Notice, SteeredBackend, Steering, Way},
     config::{Backend, Mode, Name, Scheduler, Service},
     event::{BackendKey, NextHop},
-    least_connections,
     maglev::{self, Member},
     round_robin,
     time::Instant,
@@ -285,7 +284,11 @@ fn ring((scheduler, size, members): &(Scheduler, u32, Vec<Member>)) -> Vec<u16> 
     match scheduler {
         Scheduler::Maglev => maglev::table(members, *size),
         Scheduler::WeightedRoundRobin => round_robin::cycle(members, *size),
-        Scheduler::LeastConnections => least_connections::candidates(members),
+        // Among all of them the program looks for the one with the fewest.
+        Scheduler::LeastConnections => {
+            let able = members.iter().filter(|member| member.weight > 0);
+            able.map(|member| member.index).collect()
+        }
     }
 }
 

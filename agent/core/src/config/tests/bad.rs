@@ -133,10 +133,10 @@ fn limits() {
 
     // Rings of the default size, each in lines of 32.
     let default_rings = |count| services(count).replace("ring_size = 101\n", "");
-    valid(&default_rings(1015));
+    valid(&default_rings(2031));
     assert_eq!(
-        mistakes(&default_rings(1016)),
-        ["7130:1: more than 4194304 entries of all rings, together"]
+        mistakes(&default_rings(2032)),
+        ["14242:1: more than 8388608 entries of all rings, together"]
     );
 
     // A table by server id has as many entries as the largest id says.
@@ -145,10 +145,10 @@ fn limits() {
             .replace("port = 1", "protocol = \"udp\"\nquic = true\nport = 1")
             .replace("name = \"b\"", "name = \"b\"\nquic_server_id = 65535")
     };
-    valid(&server_ids(60));
+    valid(&server_ids(120));
     assert_eq!(
-        mistakes(&server_ids(61)),
-        ["625:1: more than 4194304 entries of all rings, together"]
+        mistakes(&server_ids(121)),
+        ["1225:1: more than 8388608 entries of all rings, together"]
     );
 
     let backends = |count| {

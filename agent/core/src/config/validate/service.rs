@@ -21,7 +21,6 @@ use crate::config::{
     reader::{At, Given, List},
     words::suggestion,
 };
-use crate::least_connections::LINE;
 
 /// The default sizes of a ring. Of the larger one, removing one of 100 backends moves less than 1 %
 /// beside what the removed one had; of the smaller one, 3 %. But a thousand of those fit.
@@ -236,7 +235,6 @@ fn unique_places(raw: &List<RawService>, mistakes: &mut Vec<Mistake>) {
 fn entries_of(raw: &RawService) -> usize {
     let backends = raw.backends.items.len();
     let ring = match raw.scheduler.or(Scheduler::Maglev) {
-        Some(Scheduler::LeastConnections) if backends > LINE => backends * LINE,
         Some(Scheduler::LeastConnections) => backends,
         Some(Scheduler::Maglev | Scheduler::WeightedRoundRobin) | None => {
             ring_size(raw).unwrap_or(RING) as usize
@@ -247,7 +245,7 @@ fn entries_of(raw: &RawService) -> usize {
     let ids = ids.filter_map(|backend| backend.value.quic_server_id.value());
     let largest = ids.max().map_or(0, |id| usize::from(id) + 1);
     // Each begins a line.
-    ring.next_multiple_of(LINE) + largest.next_multiple_of(LINE)
+    ring.next_multiple_of(limits::RING_LINE) + largest.next_multiple_of(limits::RING_LINE)
 }
 
 /// What all services together may take of the data plane.
