@@ -11,6 +11,7 @@ mod golden;
 mod hostile;
 mod packets;
 mod protection;
+mod tunnel;
 mod world;
 
 use steerd_ebpf::abi::maps;
