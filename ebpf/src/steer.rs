@@ -21,7 +21,7 @@ use crate::{
     event::Event,
     flow::{self, Entry, Key, Key4, Key6, Set4, Set6, Value, WAYS},
     general::next,
-    hash,
+    hash, nat,
     packet::Packet,
     parse::{Family, Head, Plain, ethertype, plain4, plain6},
     parts::Parts,
@@ -175,7 +175,7 @@ fn steer<P: Packet, T: Parts>(
                     Err(stuck) => stuck.verdict(),
                 },
                 Mode::Ipip | Mode::Gue => Verdict::unpack(tables.wrap(packet, head.pack(), id)),
-                Mode::Nat => Verdict::unpack(tables.translate(packet, head.pack(), id)),
+                Mode::Nat => nat::deliver(packet, tables, head.pack(), id),
             };
             return Decision {
                 verdict,
@@ -254,7 +254,7 @@ fn deliver<P: Packet, T: Parts>(
         Mode::Local => Verdict::Local,
         Mode::Dsr => Verdict::unpack(tables.forward(packet, head, id)),
         Mode::Ipip | Mode::Gue => Verdict::unpack(tables.wrap(packet, head, id)),
-        Mode::Nat => Verdict::unpack(tables.translate(packet, head, id)),
+        Mode::Nat => nat::deliver(packet, tables, head, id),
     };
     decision
 }
