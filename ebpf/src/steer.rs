@@ -20,6 +20,7 @@ use crate::{
     arrive,
     event::Event,
     flow::{self, Entry, Key, Key4, Key6, Set4, Set6, Value, WAYS},
+    fragment,
     general::next,
     hash,
     packet::Packet,
@@ -145,7 +146,7 @@ pub fn run<P: Packet, T: Parts>(packet: &mut P, tables: &T) -> Decision {
     Decision::unpack(match found & 0xff {
         next::STEER => tables.any(packet, &head),
         next::MESSAGE => tables.message(packet, &head),
-        next::PART => tables.part(packet, &head),
+        next::PART => fragment::fragment(packet, tables, &head),
         next::UNWRAP => tables.unwrap(packet, &head),
         _ => return Decision::new(Verdict::unpack(found >> 8)),
     })
