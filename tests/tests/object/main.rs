@@ -9,7 +9,9 @@ mod bench;
 mod flows;
 mod golden;
 mod hostile;
+mod icmp;
 mod packets;
+mod raw;
 mod world;
 
 use steerd_ebpf::abi::maps;
