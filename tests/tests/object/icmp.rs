@@ -274,7 +274,11 @@ fn errors_go_to_the_flows_backend() {
             }
             assert_eq!(world.events(Event::IcmpSteered), steered);
             if !known {
-                assert_eq!(world.events(Event::FlowRecorded), 0, "an error opens no flow");
+                assert_eq!(
+                    world.events(Event::FlowRecorded),
+                    0,
+                    "an error opens no flow"
+                );
             }
         }
     }
@@ -440,7 +444,13 @@ fn quotes_that_say_nothing_pass() {
         };
         refused(&from(router(vip), PORT, TCP), "sent by another host");
         refused(&from(vip, 22, TCP), "of no service");
-        let pong = message(vip, client, [if vip.is_ipv4() { 0 } else { 129 }, 0], 1, b"");
+        let pong = message(
+            vip,
+            client,
+            [if vip.is_ipv4() { 0 } else { 129 }, 0],
+            1,
+            b"",
+        );
         refused(
             &Raw::new(vip, client, icmp_of(vip)).packet(&pong),
             "an answer to an echo request",

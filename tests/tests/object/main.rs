@@ -7,6 +7,7 @@
 
 mod bench;
 mod flows;
+mod fragments;
 mod golden;
 mod hostile;
 mod icmp;
