@@ -1,0 +1,156 @@
+//! The way back to a translated flow's client: a frame as its own came, the other way round.
+//!
+//! The answer's frame has other tags than the client's, or none. So its whole header is written
+//! anew, however many tags there were.
+
+use crate::{
+    abi::{Hop, MAC_MASK},
+    packet::Packet,
+    parse::{Family, ethertype},
+    rewrite::{destination_mac, source_mac},
+};
+
+/// A frame's MACs, interface and tags; see [`Hop`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    client: u64,
+    own: u64,
+    ifindex: u32,
+    tags: u64,
+}
+
+impl Way {
+    /// The way a frame came whose network header begins at `l3`.
+    #[inline(always)]
+    pub fn of<P: Packet>(packet: &P, l3: usize) -> Option<Self> {
+        // The last ones first: the verifier then knows the others to be within bounds too.
+        let tags = match l3 {
+            14 => 0,
+            18 => packet.load::<u32>(12)? as u64,
+            _ => packet.load::<u64>(12)?,
+        };
+        let client = source_mac(packet)?;
+        Some(Self {
+            client,
+            own: destination_mac(packet)?,
+            ifindex: packet.ingress(),
+            tags,
+        })
+    }
+
+    /// The way that was kept, if one was.
+    #[inline(always)]
+    pub fn kept(hop: &Hop) -> Option<Self> {
+        let ifindex = hop.ifindex.load() as u32;
+        (ifindex != 0).then(|| Self {
+            client: hop.client.load() & MAC_MASK,
+            own: hop.own.load() & MAC_MASK,
+            ifindex,
+            tags: hop.tags.load(),
+        })
+    }
+
+    /// Keeps it. Writes only what changed, so that the cache line stays shared.
+    #[inline(always)]
+    pub fn keep(self, hop: &Hop) {
+        let words = [
+            (&hop.client, self.client),
+            (&hop.own, self.own),
+            (&hop.ifindex, self.ifindex as u64),
+            (&hop.tags, self.tags),
+        ];
+        for (word, value) in words {
+            if word.load() != value {
+                word.store(value);
+            }
+        }
+    }
+
+    /// The interface.
+    #[must_use]
+    #[inline(always)]
+    pub const fn ifindex(self) -> u32 {
+        self.ifindex
+    }
+
+    /// Gives a frame whose network header begins at `l3` the header that leads back. `None` if
+    /// there is no room.
+    #[inline(always)]
+    pub fn back<P: Packet>(self, packet: &mut P, family: Family, l3: usize) -> Option<()> {
+        let kind = match family {
+            Family::V4 => ethertype::IPV4,
+            Family::V6 => ethertype::IPV6,
+        };
+        let header = if self.tags == 0 {
+            14
+        } else if self.tags >> 32 == 0 {
+            18
+        } else {
+            22
+        };
+        if header != l3 {
+            packet.advance(l3 as isize - header as isize)?;
+        }
+        match header {
+            14 => packet.store(12, kind)?,
+            18 => {
+                packet.store(16, kind)?;
+                packet.store(12, self.tags as u32)?;
+            }
+            _ => {
+                packet.store(20, kind)?;
+                packet.store(12, self.tags)?;
+            }
+        }
+        crate::rewrite::set_macs(packet, self.client, self.own)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::packet::Buffer;
+
+    const TAGS: [&[u8]; 4] = [
+        &[],
+        &[0x81, 0, 0xa0, 7],
+        &[0x88, 0xa8, 0, 9],
+        &[0x88, 0xa8, 0x10, 9, 0x81, 0, 0x20, 0],
+    ];
+
+    fn frame(to: u8, from: u8, tags: &[u8], kind: [u8; 2]) -> Buffer {
+        let mut bytes = Vec::from([to; 6]);
+        bytes.extend([from; 6]);
+        bytes.extend(tags);
+        bytes.extend(kind);
+        bytes.extend([0x45, 1, 2, 3, 4, 5, 6, 7]);
+        Buffer { bytes, ingress: 5 }
+    }
+
+    /// From any number of tags to any: MACs change places, the client's tags are there again.
+    #[test]
+    fn a_frame_goes_back_as_the_clients_came() {
+        for client in TAGS {
+            for answer in TAGS {
+                for (family, kind) in [(Family::V4, [8, 0]), (Family::V6, [0x86, 0xdd])] {
+                    let from_client = frame(1, 2, client, kind);
+                    let way = Way::of(&from_client, 14 + client.len()).expect("long enough");
+                    let hop = Hop::default();
+                    assert_eq!(Way::kept(&hop), None);
+                    way.keep(&hop);
+                    assert_eq!(Way::kept(&hop), Some(way));
+                    let mut packet = frame(8, 9, answer, kind);
+                    way.back(&mut packet, family, 14 + answer.len())
+                        .expect("there is room");
+                    assert_eq!(
+                        packet,
+                        frame(2, 1, client, kind),
+                        "{answer:?} to {client:?}"
+                    );
+                }
+            }
+        }
+    }
+}

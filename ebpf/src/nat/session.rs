@@ -1,0 +1,513 @@
+//! The sessions of translated flows: found, made, kept up to date.
+//!
+//! A session is an entry of the table, and the entry's place is its translation: no two flows can
+//! have one. A flow's hash picks two sets of four; it lies in one of them, or may take there
+//! what is free or over: without a packet for longer than its timeout, or its backend is gone.
+//!
+//! Who takes an entry first makes its word that of a claim, in one atomic instruction, then writes
+//! the key, then the word. So two CPUs never take the same one, and who reads a claim sees no
+//! session. Who reads without knowing the key reads the word before it and behind it.
+
+use crate::{
+    abi::{Backend, Control, NAT_PORT_SETS, NAT_SETS, NatPool, NatTimeouts, Session},
+    event::Event,
+    flow::{self, Entry, Entry6, Key6, Set6, State, Value, WAYS},
+    hash,
+    parse::{Family, Head, Signal, protocol},
+    repeat::{Step, repeat},
+    shared::Shared,
+    steer::{Tables, usable},
+};
+
+/// The place of an address's number and a port (network byte order) in the table.
+#[must_use]
+#[inline(always)]
+pub const fn place(address: u32, port: u16) -> u32 {
+    address << 16 | u16::from_be(port) as u32
+}
+
+/// The address and port (network byte order) that a backend sees a session's packets come from.
+#[must_use]
+#[inline(always)]
+pub fn translation(control: &Control, place: u32) -> ([u64; 2], u16) {
+    let number = (place >> 16) as usize % control.nat_addresses.len();
+    let address = &control.nat_addresses[number];
+    (
+        [address[0].load(), address[1].load()],
+        (place as u16).to_be(),
+    )
+}
+
+/// Who is at the client's end of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Client {
+    /// Its address, IPv4 mapped.
+    pub address: [u64; 2],
+    /// Its port, network byte order.
+    pub port: u16,
+    /// The service's id.
+    pub service: u32,
+    /// The session's backend.
+    pub backend: u16,
+    /// The generation of the backend's id.
+    pub generation: u8,
+    /// Whether it is UDP; else TCP.
+    pub udp: bool,
+    /// The entry's word.
+    pub word: u64,
+}
+
+/// Who is at the client's end of the session at a place, if there is one.
+#[inline(always)]
+pub fn client<T: Tables>(tables: &T, place: u32) -> Option<Client> {
+    let entry = entry(tables, place)?;
+    let word = entry.value.load();
+    let session = Session::unpack(word, Session::tag(word))?;
+    let [first, second, third] = &entry.key;
+    let (first, second, third) = (first.load(), second.load(), third.load());
+    // Another one's now? Then the key may be half the one and half the other.
+    if Session::identity(entry.value.load()) != Session::identity(word) {
+        return None;
+    }
+    Some(Client {
+        address: [first, second],
+        port: (third >> 16) as u16,
+        service: third as u32 & 0xffff,
+        backend: session.value.backend,
+        generation: session.value.generation,
+        udp: session.udp,
+        word,
+    })
+}
+
+/// The place of a client's session with a service, if there is one.
+#[inline(always)]
+pub fn find<T: Tables>(
+    tables: &T,
+    control: &Control,
+    family: Family,
+    client: [u64; 2],
+    client_port: u16,
+    service: u32,
+) -> Option<u32> {
+    let key = Key6::new(client, client_port, service);
+    let sets = Sets::of(control, family, key)?;
+    sets.find(tables, key).map(|(place, _)| place)
+}
+
+/// The place of the session of a client's packet for a backend, made if there is none; `None`: no
+/// port is left.
+#[inline(always)]
+pub fn obtain<T: Tables>(
+    tables: &T,
+    control: &Control,
+    head: &Head,
+    id: u16,
+    backend: &Backend,
+    generation: u8,
+) -> Option<u32> {
+    let key = Key6::new(head.source, head.source_port, backend.service);
+    let sets = Sets::of(control, head.family, key)?;
+    let now = flow::seen(tables.jiffies());
+    let fresh = Session {
+        value: Value {
+            backend: id,
+            generation,
+            state: State::first(head.signal),
+            seen: now,
+        },
+        udp: head.protocol() == protocol::UDP,
+        answered: false,
+    };
+    if let Some((place, entry)) = sets.find(tables, key)
+        && keep(tables, entry, sets.tag, head.signal, fresh)
+    {
+        return Some(place);
+    }
+    make(tables, control, &sets, key, fresh)
+}
+
+/// Notes an answer in the word of a session that was read.
+#[inline(always)]
+pub fn answered<T: Tables>(tables: &T, place: u32, word: u64, signal: Signal) {
+    let tag = Session::tag(word);
+    let (Some(entry), Some(known)) = (entry(tables, place), Session::unpack(word, tag)) else {
+        return;
+    };
+    let next = after_answer(known, signal, flow::seen(tables.jiffies())).pack(tag);
+    if next != word {
+        // Whoever was faster noted a packet too, of this session or of the one that took its place.
+        entry.value.compare_exchange(word, next);
+    }
+}
+
+#[inline(always)]
+fn entry<T: Tables>(tables: &T, place: u32) -> Option<&Entry6> {
+    let set = tables.nat(place / WAYS as u32)?;
+    Some(&set.0[place as usize % WAYS])
+}
+
+/// A session after a packet of its client.
+///
+/// A SYN opens it again when it is closing: a new connection from the same port (RFC 5382 REQ-2).
+#[inline(always)]
+const fn after_client(session: Session, signal: Signal, now: u32) -> Session {
+    let reopens = session.state().is_closing() && signal.opens();
+    let heard_both = session.answered && !signal.opens();
+    let state = match session.state() {
+        _ if signal.closes() => State::Closing,
+        _ if reopens => State::New,
+        State::New if heard_both => State::Established,
+        state => state,
+    };
+    Session {
+        value: Value {
+            state,
+            seen: now,
+            ..session.value
+        },
+        answered: session.answered && !reopens,
+        ..session
+    }
+}
+
+/// A session after a packet of its backend.
+#[inline(always)]
+const fn after_answer(session: Session, signal: Signal, now: u32) -> Session {
+    let state = match session.state() {
+        _ if signal.closes() => State::Closing,
+        State::New if session.udp => State::Established,
+        state => state,
+    };
+    Session {
+        value: Value {
+            state,
+            seen: now,
+            ..session.value
+        },
+        answered: true,
+        ..session
+    }
+}
+
+/// Notes a client's packet; `false`: the entry is another flow's now. A session whose backend is
+/// not the packet's is made a `fresh` one, with the same translation.
+#[inline(always)]
+fn keep<T: Tables>(tables: &T, entry: &Entry6, tag: u64, signal: Signal, fresh: Session) -> bool {
+    let word = entry.value.load();
+    let Some(known) = Session::unpack(word, tag) else {
+        return false;
+    };
+    let same = known.value.backend == fresh.value.backend
+        && known.value.generation == fresh.value.generation;
+    let next = if same {
+        after_client(known, signal, fresh.value.seen).pack(tag)
+    } else {
+        fresh.pack(tag)
+    };
+    if next == word {
+        return true;
+    }
+    let was = entry.value.compare_exchange(word, next);
+    if was == word && !same {
+        tables.event(Event::NatRecorded);
+    }
+    was == word || Session::identity(was) == Session::identity(next)
+}
+
+/// The two sets in which a flow's session can be.
+struct Sets {
+    first: u32,
+    second: u32,
+    tag: u64,
+}
+
+impl Sets {
+    /// `None`: there is no translation in this family.
+    #[inline(always)]
+    fn of(control: &Control, family: Family, key: Key6) -> Option<Self> {
+        let pool = NatPool::unpack(control.nat_pool.load());
+        let (first, count) = match family {
+            Family::V4 => (0, pool.ipv4),
+            Family::V6 => (pool.ipv4, pool.ipv6),
+        };
+        if count == 0 || pool.sets == 0 {
+            return None;
+        }
+        let hash = hash::flow6(key.0, control.flow_seed.load());
+        // The upper half of a product is the address, the rest of it, as evenly spread, the set.
+        let set = |hash: u64| {
+            let address = hash * count as u64;
+            let set = (address & 0xffff_ffff) * pool.sets as u64;
+            (first as u32 + (address >> 32) as u32) * NAT_PORT_SETS
+                + pool.first_set as u32
+                + (set >> 32) as u32
+        };
+        Some(Self {
+            first: set(hash >> 32),
+            second: set(hash & 0xffff_ffff),
+            // From the bits that say least about the sets.
+            tag: flow::tag(hash << 8),
+        })
+    }
+
+    /// The entry of the flow with this key, and its place.
+    #[inline(always)]
+    fn find<'t, T: Tables>(&self, tables: &'t T, key: Key6) -> Option<(u32, &'t Entry6)> {
+        let is = |entry: &Entry6| {
+            entry.is(key) && Session::unpack(entry.value.load(), self.tag).is_some()
+        };
+        let in_set = |number: u32| {
+            let [a, b, c, d] = &tables.nat(number)?.0;
+            let place = number * WAYS as u32;
+            if is(a) {
+                Some((place, a))
+            } else if is(b) {
+                Some((place + 1, b))
+            } else if is(c) {
+                Some((place + 2, c))
+            } else if is(d) {
+                Some((place + 3, d))
+            } else {
+                None
+            }
+        };
+        in_set(self.first).or_else(|| in_set(self.second))
+    }
+}
+
+/// Makes a session in one of its two sets.
+#[inline(always)]
+fn make<T: Tables>(
+    tables: &T,
+    control: &Control,
+    sets: &Sets,
+    key: Key6,
+    fresh: Session,
+) -> Option<u32> {
+    let mut search = Search {
+        tables,
+        timeouts: &control.nat_timeouts,
+        sets: [tables.nat(sets.first)?, tables.nat(sets.second)?],
+        now: fresh.value.seen,
+        round: 0,
+        best: [0; 2],
+        found: NONE,
+    };
+    repeat(ATTEMPTS * (WAYS as u32 + 1), &mut search);
+    let found = search.found;
+    if found == NONE {
+        return None;
+    }
+    let number = if found & SECOND == 0 {
+        sets.first
+    } else {
+        sets.second
+    };
+    let place = number * WAYS as u32 + found % WAYS as u32;
+    let entry = entry(tables, place)?;
+    entry.claim(key);
+    // An exchange, as it orders what was stored before it.
+    let claim = Session::claim(fresh.value.seen);
+    if entry.value.compare_exchange(claim, fresh.pack(sets.tag)) != claim {
+        return None;
+    }
+    tables.event(Event::NatRecorded);
+    Some(place)
+}
+
+/// How often a session's place is looked for: again when another CPU was faster.
+const ATTEMPTS: u32 = 3;
+
+/// [`Search::found`]: no entry, and the bit of the second set.
+const NONE: u32 = u32::MAX;
+const SECOND: u32 = WAYS as u32;
+
+/// Looks for the best entry that may be taken, and claims it: a round for each way, one to claim.
+struct Search<'t, T> {
+    tables: &'t T,
+    timeouts: &'t [Shared; 2],
+    sets: [&'t Set6; 2],
+    now: u32,
+    round: u32,
+    /// Of each set: how many are free in bits 32 and up, then how much can be spared and the way of
+    /// what can be spared most. The greater the word, the better.
+    best: [u64; 2],
+    /// The way that was claimed.
+    found: u32,
+}
+
+impl<T: Tables> Step for Search<'_, T> {
+    #[inline(always)]
+    fn step(&mut self) -> bool {
+        if self.round < WAYS as u32 {
+            let way = self.round % WAYS as u32;
+            let [first, second] = self.sets;
+            self.best[0] = self.better(self.best[0], first, way);
+            self.best[1] = self.better(self.best[1], second, way);
+            self.round += 1;
+            return true;
+        }
+        let (set, best, bit) = if self.best[1] > self.best[0] {
+            (self.sets[1], self.best[1], SECOND)
+        } else {
+            (self.sets[0], self.best[0], 0)
+        };
+        if best == 0 {
+            return false;
+        }
+        let way = best as u32 % WAYS as u32;
+        let word = &set.0[way as usize].value;
+        let before = word.load();
+        if self.spare(before) != 0
+            && word.compare_exchange(before, Session::claim(self.now)) == before
+        {
+            self.found = way | bit;
+            return false;
+        }
+        self.round = 0;
+        self.best = [0; 2];
+        true
+    }
+}
+
+impl<T: Tables> Search<'_, T> {
+    #[inline(always)]
+    fn better(&self, best: u64, set: &Set6, way: u32) -> u64 {
+        let word = set.0[way as usize % WAYS].value.load();
+        let spare = self.spare(word) as u64;
+        let one = if spare != 0 {
+            spare * WAYS as u64 | way as u64
+        } else {
+            0
+        };
+        let rest = best & 0xffff_ffff;
+        let free = (best >> 32) + (spare == FREE as u64) as u64;
+        free << 32 | if one > rest { one } else { rest }
+    }
+
+    /// How well the entry of this word can be spared; 0: not at all.
+    #[inline(always)]
+    fn spare(&self, word: u64) -> u32 {
+        if Session::is_free(word) {
+            return FREE;
+        }
+        let age = flow::age(self.now, word as u32);
+        let Some(session) = Session::unpack(word, Session::tag(word)) else {
+            // A claim: its CPU is at it, and done long before the clock moved twice.
+            return age.saturating_sub(1);
+        };
+        match usable(self.tables, session.value.backend) {
+            Some((_, state)) if state.alive && state.generation == session.value.generation => {}
+            _ => return GONE,
+        }
+        let [first, second] = self.timeouts;
+        let timeouts = NatTimeouts::unpack([first.load(), second.load()]);
+        age.saturating_sub(match (session.udp, session.state()) {
+            (_, State::Closing) => timeouts.tcp_closing as u32,
+            (false, State::New) => timeouts.tcp_new,
+            (false, State::Established) => timeouts.tcp_established,
+            (true, State::New) => timeouts.udp_new as u32,
+            (true, State::Established) => timeouts.udp_established,
+        })
+    }
+}
+
+/// More than any time that is over.
+const GONE: u32 = 1 << 20;
+const FREE: u32 = GONE + 1;
+
+const _: () = assert!(NAT_SETS.is_power_of_two());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse::tcp;
+
+    const SYN: Signal = Signal(tcp::SYN);
+    const SYN_ACK: Signal = Signal(tcp::SYN | tcp::ACK);
+    const ACK: Signal = Signal(tcp::ACK);
+    const FIN: Signal = Signal(tcp::FIN | tcp::ACK);
+    const RST: Signal = Signal(tcp::RST);
+    const DATAGRAM: Signal = Signal(0);
+
+    enum By {
+        Client(Signal),
+        Backend(Signal),
+    }
+    use By::{Backend as B, Client as C};
+
+    fn states(udp: bool, first: Signal, packets: &[By]) -> std::vec::Vec<State> {
+        let mut session = Session {
+            value: Value {
+                backend: 1,
+                generation: 1,
+                state: State::first(first),
+                seen: 0,
+            },
+            udp,
+            answered: false,
+        };
+        packets
+            .iter()
+            .zip(1..)
+            .map(|(packet, now)| {
+                session = match packet {
+                    C(signal) => after_client(session, *signal, now),
+                    B(signal) => after_answer(session, *signal, now),
+                };
+                assert_eq!(session.value.seen, now);
+                session.state()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_connection_is_established_when_its_client_answers_the_backend() {
+        use State::{Closing, Established, New};
+        let seen = states(false, SYN, &[C(SYN), B(SYN_ACK), C(SYN), C(ACK), B(ACK)]);
+        assert_eq!(seen, [New, New, New, Established, Established]);
+        // A SYN in another's name gets an answer, but no more.
+        assert_eq!(states(false, SYN, &[B(SYN_ACK), B(SYN_ACK)]), [New, New]);
+        // Known from before: no SYN is seen.
+        assert_eq!(
+            states(false, ACK, &[C(ACK), B(ACK), C(ACK)]),
+            [New, New, Established]
+        );
+        for end in [FIN, RST] {
+            let seen = states(false, SYN, &[B(SYN_ACK), C(ACK), C(end), B(ACK), C(ACK)]);
+            assert_eq!(seen, [New, Established, Closing, Closing, Closing]);
+            let seen = states(false, SYN, &[B(SYN_ACK), C(ACK), B(end), C(ACK)]);
+            assert_eq!(seen, [New, Established, Closing, Closing]);
+            assert_eq!(states(false, SYN, &[B(end)]), [Closing]);
+        }
+    }
+
+    #[test]
+    fn a_syn_opens_a_closing_session_again() {
+        use State::{Closing, Established, New};
+        let seen = states(
+            false,
+            SYN,
+            &[B(SYN_ACK), C(RST), C(SYN), C(ACK), B(SYN_ACK), C(ACK)],
+        );
+        assert_eq!(seen, [New, Closing, New, New, New, Established]);
+        assert_eq!(
+            states(false, SYN, &[B(RST), B(SYN_ACK)]),
+            [Closing, Closing]
+        );
+    }
+
+    #[test]
+    fn udp_is_established_when_it_is_answered() {
+        use State::{Established, New};
+        let seen = states(true, DATAGRAM, &[C(DATAGRAM), B(DATAGRAM), C(DATAGRAM)]);
+        assert_eq!(seen, [New, Established, Established]);
+    }
+
+    #[test]
+    fn places_are_translations() {
+        assert_eq!(place(0, 1024_u16.to_be()), 1024);
+        assert_eq!(place(7, 65_535_u16.to_be()), 4 * NAT_SETS - 1);
+    }
+}
