@@ -21,14 +21,15 @@
 //! after the key.
 
 use crate::{
-    abi::{Control, FRAGMENT_WAYS, Followed, Fragment, identity},
+    abi::{Control, FRAGMENT_WAYS, Followed, Fragment, Mode, identity},
     address,
     event::Event,
     flow, hash,
+    nat::{self, Direction, session},
     packet::Packet,
     parse::{Family, Head, protocol},
     parts::Parts,
-    steer::{Arrival, Decision, arrival, deliver, usable},
+    steer::{Arrival, Decision, arrival, usable},
     verdict::{Fate, Verdict},
 };
 
@@ -46,43 +47,58 @@ const fn lifetime(family: Family) -> u32 {
 /// The value of an entry that is being written.
 const CLAIMED: u64 = 1;
 
-/// Of [`follow`]: it is a first fragment, and goes where a whole packet would.
-pub const FIRST: u64 = u64::MAX;
-
 /// Decides about a fragment. The word is a [`Decision::pack`]ed one.
 ///
-/// The parts are called one after another and not by each other: a packet's way from here to a new
-/// flow's backend would take more stack than there is.
+/// The parts are called one after another and not by each other, as all functions on the way to the
+/// innermost one share the stack.
 #[inline(always)]
 pub fn fragment<P: Packet, T: Parts>(packet: &mut P, tables: &T, head: &Head) -> u64 {
-    let mut decision = tables.follow(packet, head);
-    if decision == FIRST {
-        decision = tables.any(packet, head);
-        tables.record(head, decision);
+    let word = tables.follow(packet, head);
+    match word & 0xff {
+        next::SEND => tables.send(packet, head, (word >> 8) as u32, (word >> 40) as u16),
+        next::FIRST => {
+            let word = tables.any(packet, head);
+            tables.record(head, word);
+            word
+        }
+        _ => word,
     }
-    decision
 }
 
-/// Decides about a fragment that is not a first one of TCP or UDP. The word is a
-/// [`Decision::pack`]ed one, or [`FIRST`].
+/// The lowest byte of [`follow`]'s word, if it is no verdict.
+mod next {
+    /// [`crate::steer::send`], with the service in bits 8-39 and the backend in 40-55.
+    pub(super) const SEND: u64 = 0xfe;
+    /// It is a first fragment: [`crate::general::any`], then [`super::record`].
+    pub(super) const FIRST: u64 = 0xff;
+}
+
+/// Decides about a fragment, or about what is [`next`]. The word is a [`Decision::pack`]ed one, or
+/// its.
 #[inline(always)]
 pub fn follow<P: Packet, T: Parts>(packet: &mut P, tables: &T, head: &Head) -> u64 {
-    let Some(control) = tables.control() else {
-        return Decision::new(Verdict::NotVip).pack();
-    };
-    match sound(packet, tables, control, head) {
+    match decide(packet, tables, head) {
+        Ok(word) => word,
         Err(verdict) => Decision::new(verdict).pack(),
-        Ok(payload) if head.part.offset == 0 => match header(head.protocol()) {
-            // Large echo requests, wrapped packets.
-            0 => {
-                let decision = Decision::new(Verdict::NoService);
-                keep(tables, control, head, decision);
-                decision.pack()
-            }
-            needed if payload < needed => Decision::new(Verdict::TinyFragment).pack(),
-            _ => FIRST,
-        },
-        Ok(_) => later(packet, tables, control, head).pack(),
+    }
+}
+
+#[inline(always)]
+fn decide<P: Packet, T: Parts>(packet: &mut P, tables: &T, head: &Head) -> Result<u64, Verdict> {
+    let control = tables.control().ok_or(Verdict::NotVip)?;
+    let payload = sound(packet, tables, control, head)?;
+    if head.part.offset != 0 {
+        return later(packet, tables, control, head);
+    }
+    match header(head.protocol()) {
+        // Large echo requests, wrapped packets.
+        0 => {
+            let decision = Decision::new(Verdict::NoService);
+            keep(tables, control, head, decision);
+            Ok(decision.pack())
+        }
+        needed if payload < needed => Err(Verdict::TinyFragment),
+        _ => Ok(next::FIRST),
     }
 }
 
@@ -174,6 +190,21 @@ fn keep<T: Parts>(tables: &T, control: &Control, head: &Head, decision: Decision
         Some((_, state)) => state.generation,
         None => 0,
     };
+    let place = match decision.verdict {
+        Verdict::Nat => session::find(
+            tables,
+            control,
+            head.family,
+            head.source,
+            head.source_port,
+            decision.service,
+        ),
+        Verdict::NatReturn => address::role(tables, control, head.destination)
+            .nat()
+            .map(|number| session::place(number, head.destination_port())),
+        _ => None,
+    }
+    .unwrap_or(0);
     let now = flow::seen(tables.jiffies());
     let value = Followed {
         backend: decision.backend,
@@ -207,7 +238,7 @@ fn keep<T: Parts>(tables: &T, control: &Control, head: &Head, decision: Decision
     entry.destination[0].store(head.destination[0]);
     entry.destination[1].store(head.destination[1]);
     entry.identity.store(key);
-    entry.translation.store(0);
+    entry.translation.store(place as u64);
     entry.value.store(value.pack());
     tables.event(Event::FragmentRecorded);
     if evicts {
@@ -222,49 +253,66 @@ fn later<P: Packet, T: Parts>(
     tables: &T,
     control: &Control,
     head: &Head,
-) -> Decision {
+) -> Result<u64, Verdict> {
     // It would lie over the header that the first fragment had (RFC 1858 section 4).
     if (head.part.offset as usize * 8) < header(head.protocol()) {
-        return Decision::new(Verdict::TinyFragment);
+        return Err(Verdict::TinyFragment);
     }
-    let early = Decision::new(Verdict::EarlyFragment);
+    let early = Verdict::EarlyFragment;
     let key = key(head);
-    let Some(set) = tables.fragments(set(control, head)) else {
-        return early;
-    };
-    let Some(entry) = find(&set.0, head, key) else {
-        return early;
-    };
+    let set = tables.fragments(set(control, head)).ok_or(early)?;
+    let entry = find(&set.0, head, key).ok_or(early)?;
     let value = entry.value.load();
+    let place = entry.translation.load() as u32;
     if value == 0 || value == CLAIMED || !is(entry, head, key) {
-        return early;
+        return Err(early);
     }
     let followed = Followed::unpack(value);
     if flow::age(flow::seen(tables.jiffies()), followed.seen) > lifetime(head.family) {
-        return early;
+        return Err(early);
     }
-    let mut decision = Decision {
-        service: followed.service,
-        backend: followed.backend,
-        ..Decision::new(followed.verdict)
-    };
-    match followed.verdict {
+    let word = match followed.verdict {
         Verdict::Local | Verdict::Dsr | Verdict::Tunnel | Verdict::Nat => {
-            let Some((backend, state)) = usable(tables, followed.backend) else {
-                return early;
-            };
-            if !state.alive || state.generation != followed.generation {
-                return early;
+            let (_, state) = usable(tables, followed.backend).ok_or(early)?;
+            // By the mode it has now, unless that has to know more than was recorded.
+            let is_translated = matches!(followed.verdict, Verdict::Nat);
+            if !state.alive
+                || state.generation != followed.generation
+                || is_translated != matches!(state.mode, Mode::Nat)
+            {
+                return Err(early);
             }
-            decision.ifindex = backend.ifindex;
-            decision.verdict = deliver(packet, tables, head, followed.backend, backend, state);
+            if is_translated {
+                translated(packet, tables, head, place, Direction::Outward)?
+            } else {
+                next::SEND | (followed.service as u64) << 8 | (followed.backend as u64) << 40
+            }
         }
-        _ => {}
+        Verdict::NatReturn => translated(packet, tables, head, place, Direction::Homeward)?,
+        verdict => Decision {
+            service: followed.service,
+            ..Decision::new(verdict)
+        }
+        .pack(),
+    };
+    tables.event(Event::FragmentFollowed);
+    Ok(word)
+}
+
+#[inline(always)]
+fn translated<P: Packet, T: Parts>(
+    packet: &mut P,
+    tables: &T,
+    head: &Head,
+    place: u32,
+    direction: Direction,
+) -> Result<u64, Verdict> {
+    let decision = nat::part(packet, tables, head, place, direction);
+    match decision.verdict {
+        // The session is gone, or another one's now: not one that the stack could have.
+        Verdict::NatUnknown => Err(Verdict::EarlyFragment),
+        _ => Ok(decision.pack()),
     }
-    if matches!(decision.verdict.fate(), Fate::Pass | Fate::Out) {
-        tables.event(Event::FragmentFollowed);
-    }
-    decision
 }
 
 #[inline(always)]

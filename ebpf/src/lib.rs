@@ -10,7 +10,7 @@
 //! * [`arrive`]: new flows; [`admit`] says whether they may come in, [`select`] where they go.
 //! * [`general`]: packets that are not plain; [`fragment`]s, [`icmp`] messages, and those to an
 //!   [`address`] of ours without a service.
-//! * [`rewrite`], [`tunnel`], [`nat`], [`mss`], [`readdress`]: what forwarding changes in a packet;
+//! * [`rewrite`], [`tunnel`], [`nat`], [`mss`]: what forwarding changes in a packet;
 //!   [`sum`]: its checksums.
 //! * [`flow`]: the flow table's sets: look-up, insertion, eviction.
 //! * [`parts`]: its functions in the kernel.
@@ -51,7 +51,6 @@ pub mod parse;
 pub mod parts;
 #[cfg(not(target_arch = "bpf"))]
 pub mod place;
-pub mod readdress;
 pub mod repeat;
 pub mod rewrite;
 pub mod select;

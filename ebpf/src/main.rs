@@ -38,7 +38,7 @@ use steerd_ebpf::{
     parse::Head,
     parts::Parts,
     rewrite,
-    steer::{Decision, Tables, run},
+    steer::{self, Decision, Tables, run},
     tunnel,
     verdict::{Fate, Verdict},
 };
@@ -185,6 +185,8 @@ parts! {
     translate = nat::translate, steerd_translate(backend: u16);
     answer = nat::answer, steerd_answer(address: u32);
     message = icmp::message, steerd_message();
+    send = steer::send, steerd_send(service: u32, backend: u16);
+    retell = icmp::retell, steerd_retell(place: u32, homeward: u32);
     follow = fragment::follow, steerd_follow();
 }
 

@@ -10,6 +10,9 @@
 
 mod echo;
 mod quote;
+mod retell;
+
+pub use self::retell::retell;
 
 use self::quote::Quote;
 use crate::{
@@ -18,53 +21,82 @@ use crate::{
     event::Event,
     flow::{self, Entry, Key, Key4, Key6, Value, WAYS},
     hash,
+    nat::session,
     packet::Packet,
     parse::{Family, Head},
     parts::Parts,
     select,
-    steer::{Arrival, Decision, Tables, arrival, deliver, find, usable},
+    steer::{Arrival, Decision, Tables, arrival, find, usable},
     verdict::Verdict,
 };
 
 /// Decides about an ICMP message. The word is a [`Decision::pack`]ed one.
+///
+/// The parts are called one after another and not by each other, as all functions on the way to the
+/// innermost one share the stack.
+#[inline(always)]
+pub fn icmp<P: Packet, T: Parts>(packet: &mut P, tables: &T, head: &Head) -> u64 {
+    let word = tables.message(packet, head);
+    match word & 0xff {
+        next::SEND => tables.send(packet, head, (word >> 8) as u32, (word >> 40) as u16),
+        next::RETELL => tables.retell(packet, head, (word >> 8) as u32, (word >> 40) as u32),
+        _ => word,
+    }
+}
+
+/// The lowest byte of [`message`]'s word, if it is no verdict; what is next has arguments in bits
+/// 8-39 and 40-63.
+mod next {
+    /// [`crate::steer::send`]
+    pub(super) const SEND: u64 = 0xfe;
+    /// [`super::retell()`]
+    pub(super) const RETELL: u64 = 0xff;
+
+    #[inline(always)]
+    pub(super) const fn pack(what: u64, one: u32, other: u32) -> u64 {
+        what | (one as u64) << 8 | (other as u64) << 40
+    }
+}
+
+/// Decides about an ICMP message, or about what is [`next`]. The word is a [`Decision::pack`]ed one,
+/// or its.
 #[inline(always)]
 pub fn message<P: Packet, T: Parts>(packet: &mut P, tables: &T, head: &Head) -> u64 {
-    decide(packet, tables, head).pack()
+    match decide(packet, tables, head) {
+        Ok(word) => word,
+        Err(verdict) => Decision::new(verdict).pack(),
+    }
 }
 
 #[inline(always)]
-fn decide<P: Packet, T: Parts>(packet: &mut P, tables: &T, head: &Head) -> Decision {
-    let Some(control) = tables.control() else {
-        return Decision::new(Verdict::NotVip);
-    };
+fn decide<P: Packet, T: Parts>(packet: &mut P, tables: &T, head: &Head) -> Result<u64, Verdict> {
+    let control = tables.control().ok_or(Verdict::NotVip)?;
     let role = address::role(tables, control, head.destination);
     if role.0 == 0 {
-        return Decision::new(Verdict::NotVip);
+        return Err(Verdict::NotVip);
     }
     match arrival(packet, tables, control) {
-        Arrival::Other => return Decision::new(Verdict::OtherHost),
+        Arrival::Other => return Err(Verdict::OtherHost),
         // To other addresses a peer sends for itself: it may be a backend of translated flows.
-        Arrival::FromPeer if role.is_virtual() => return Decision::new(Verdict::Delivered),
+        Arrival::FromPeer if role.is_virtual() => return Err(Verdict::Delivered),
         Arrival::Ours | Arrival::FromPeer => {}
     }
-    let Some(kind) = packet.load::<u8>(head.l4()) else {
-        return Decision::new(Verdict::Truncated);
-    };
+    let kind: u8 = packet.load(head.l4()).ok_or(Verdict::Truncated)?;
     if echo::is_request(head.family, kind) && role.is_virtual() {
-        return Decision::new(echo::answer(packet, head));
+        return Err(echo::answer(packet, head));
     }
     if !is_error(head.family, kind) {
-        return Decision::new(Verdict::NoService);
+        return Err(Verdict::NoService);
     }
     let mut quote = Quote::EMPTY;
-    if quote::read(packet, head, &mut quote).is_none() {
-        return Decision::new(Verdict::NoService);
-    }
+    quote::read(packet, head, &mut quote).ok_or(Verdict::NoService)?;
     let key = Service::key(quote.source_port(), quote.protocol as u8);
-    match find(tables, control, head.destination, key) {
-        Some((_, service)) => to_backend(packet, tables, control, service, head, &quote),
-        None => Decision::new(Verdict::NoService),
+    if let Some((_, service)) = find(tables, control, head.destination, key) {
+        return to_backend(tables, control, service, head, &quote);
     }
+    let number = role.nat().ok_or(Verdict::NoService)?;
+    let place = session::place(number, quote.source_port());
+    Ok(next::pack(next::RETELL, place, 1))
 }
 
 /// Whether a message says that a packet did not arrive: destination unreachable, time exceeded,
@@ -80,35 +112,23 @@ const fn is_error(family: Family, kind: u8) -> bool {
 
 /// An error about a packet that a service sent: for the backend that sent it.
 #[inline(always)]
-fn to_backend<P: Packet, T: Parts>(
-    packet: &mut P,
+fn to_backend<T: Parts>(
     tables: &T,
     control: &Control,
     service: &Service,
     head: &Head,
     quote: &Quote,
-) -> Decision {
-    let mut decision = Decision {
-        service: service.id,
-        ..Decision::new(Verdict::NoService)
-    };
+) -> Result<u64, Verdict> {
     let id = backend_of(tables, control, service, head.family, quote);
-    let Some((backend, state)) = usable(tables, id) else {
-        return decision;
-    };
-    decision.backend = id;
-    decision.ifindex = backend.ifindex;
-    decision.verdict = match state.mode {
-        Mode::Nat => Verdict::NoService,
-        _ => deliver(packet, tables, head, id, backend, state),
-    };
-    if matches!(
-        decision.verdict,
-        Verdict::Local | Verdict::Dsr | Verdict::Tunnel | Verdict::Nat
-    ) {
-        tables.event(Event::IcmpSteered);
+    let (_, state) = usable(tables, id).ok_or(Verdict::NoService)?;
+    if matches!(state.mode, Mode::Nat) {
+        let (client, port) = (quote.destination, quote.destination_port());
+        let place = session::find(tables, control, head.family, client, port, service.id)
+            .ok_or(Verdict::NoService)?;
+        return Ok(next::pack(next::RETELL, place, 0));
     }
-    decision
+    tables.event(Event::IcmpSteered);
+    Ok(next::pack(next::SEND, service.id, id as u32))
 }
 
 /// The backend of the flow that is quoted; 0: nobody knows. The flow stays as it is: the error is

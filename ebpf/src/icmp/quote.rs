@@ -1,8 +1,9 @@
 //! The packet that an ICMP error is about, as far as the error quotes it.
 
 use crate::{
+    abi::mapped,
     packet::Packet,
-    parse::{Family, Head, protocol},
+    parse::{Family, Head, MAX_L4, protocol},
 };
 
 /// A quoted TCP or UDP packet. Plain words: the verifier cannot follow an optional one.
@@ -14,12 +15,9 @@ pub(super) struct Quote {
     pub(super) ports: u32,
     /// TCP or UDP.
     pub(super) protocol: u32,
-    /// Where its network header begins.
-    pub(super) at: u32,
-    /// Where its transport header begins.
-    pub(super) transport: u32,
-    /// Where the error ends, as its network header says.
-    pub(super) end: u32,
+    at: u32,
+    transport: u32,
+    end: u32,
 }
 
 impl Quote {
@@ -32,6 +30,24 @@ impl Quote {
         transport: 0,
         end: 0,
     };
+
+    /// Where its network header begins. The verifier forgets it on the way, so it is told again.
+    #[inline(always)]
+    pub(super) const fn at(&self) -> usize {
+        self.at as usize & (4 * MAX_L4 - 1)
+    }
+
+    /// Where its transport header begins.
+    #[inline(always)]
+    pub(super) const fn transport(&self) -> usize {
+        self.transport as usize & (4 * MAX_L4 - 1)
+    }
+
+    /// Where the error ends, as its network header says.
+    #[inline(always)]
+    pub(super) const fn end(&self) -> usize {
+        self.end as usize
+    }
 
     /// The port it was sent from, network byte order.
     #[inline(always)]
@@ -72,7 +88,7 @@ pub(super) fn read<P: Packet>(packet: &P, head: &Head, quote: &mut Quote) -> Opt
                 return None;
             }
             quote.protocol = packet.load::<u8>(at + 9)? as u32;
-            quote.destination = crate::abi::mapped(to);
+            quote.destination = mapped(to);
             at + 4 * words
         }
         Family::V6 => {

@@ -207,7 +207,7 @@ pub fn homeward(client: &session::Client, backend: &Backend) -> Ends {
 /// The frame to a backend. The packet in it is translated already, so that a refusal must not reach
 /// the host's stack.
 #[inline(always)]
-fn frame<P: Packet, T: Parts>(
+pub(crate) fn frame<P: Packet, T: Parts>(
     packet: &mut P,
     tables: &T,
     head: &Head,
