@@ -10,43 +10,14 @@ use steerd_ebpf::{
 };
 
 use crate::{
-    packets::{CLIENT, CLIENT6, PORT, VIP, VIP6, ip},
+    modes::{
+        BACKEND_PORT, CLIENT_PORT, DSR, LOCAL, VIPS, WAYS, Way, backend, backend_address, client,
+        nat_address, point_rings_to, set_backends, tags, world,
+    },
+    packets::{PORT, VIP, VIP6, ip},
     raw::{self, Raw, TCP, UDP, icmp_of, message, segment},
-    world::{BACKEND_MAC, DROP, INGRESS, OWN_MAC, Outcome, PASS, PEER_MAC, TX, World},
+    world::{BACKEND_MAC, CLIENT_MAC, DROP, OWN_MAC, Outcome, PASS, PEER_MAC, TX, World},
 };
-
-const CLIENT_PORT: u16 = 50_000;
-const VIPS: [&str; 2] = [VIP, VIP6];
-
-/// A way to a backend: its mode, and what becomes of what goes there.
-const MODES: [(Mode, Verdict, u32); 2] = [
-    (Mode::Local, Verdict::Local, PASS),
-    (Mode::Dsr, Verdict::Dsr, TX),
-];
-
-fn client(vip: IpAddr) -> IpAddr {
-    ip(if vip.is_ipv4() { CLIENT } else { CLIENT6 })
-}
-
-fn tags() -> [Vec<u16>; 3] {
-    [vec![], vec![7], vec![100, 7]]
-}
-
-/// Backends 1 and 2; the rings of the services on `PORT` name the first.
-fn world(mode: Mode) -> World {
-    let mut world = World::new();
-    for id in [1, 2] {
-        world.backend(id, mode, true, 5, INGRESS);
-    }
-    let mut id = 0;
-    for vip in VIPS {
-        for protocol in [TCP, UDP] {
-            id += 1;
-            world.service(id, ip(vip), PORT, protocol, &[1; 32]);
-        }
-    }
-    world
-}
 
 /// A packet of a client to `PORT`, in fragments.
 #[derive(Debug, Clone)]
@@ -137,7 +108,7 @@ fn network(frame: &[u8]) -> (usize, Vec<u16>) {
 fn run_all(
     world: &World,
     frames: &[Vec<u8>],
-    (mode, verdict, action): (Mode, Verdict, u32),
+    (mode, verdict, action): Way,
     what: &str,
 ) -> Vec<Vec<u8>> {
     frames
@@ -160,14 +131,25 @@ fn run_all(
         .collect()
 }
 
-/// The packet that a backend's host reassembles from what arrives there.
-fn arrived(frames: &[Vec<u8>]) -> Vec<u8> {
-    reassemble(frames)
+/// Asserts that a backend's host reassembles from what arrives there what the client sent.
+fn assert_arrived(frames: &[Vec<u8>], sent: &Fragmented, mode: Mode, number: u32) {
+    let packet = reassemble(frames);
+    let (vip, protocol) = (sent.raw.to, sent.raw.protocol);
+    if mode != Mode::Nat {
+        assert_eq!(packet, sent.raw.packet(&sent.payload));
+        return;
+    }
+    let (from, to, _, at) = raw::ends(&packet);
+    assert_eq!((from, to), (nat_address(vip), backend_address(vip, number)));
+    assert_eq!(packet[at + 2..at + 4], BACKEND_PORT.to_be_bytes());
+    assert_same_data(&packet[at..], &sent.payload, protocol);
 }
 
-/// What it ought to be.
-fn expected(sent: &Fragmented) -> Vec<u8> {
-    sent.raw.packet(&sent.payload)
+/// All but ports and checksum, which [`reassemble`] verified.
+fn assert_same_data(one: &[u8], other: &[u8], protocol: u8) {
+    let at = raw::checksum_at(protocol);
+    assert_eq!(one[4..at], other[4..at]);
+    assert_eq!(one[at + 2..], other[at + 2..]);
 }
 
 fn passes(world: &World, frame: &[u8], verdict: Verdict, what: &str) {
@@ -192,7 +174,7 @@ fn drops(world: &World, frame: &[u8], verdict: Verdict, what: &str) {
 /// packet of them that the client sent. The ring changes meanwhile: a packet stays together.
 #[test]
 fn fragments_follow_the_first() {
-    for way in MODES {
+    for way in WAYS {
         let mut world = world(way.0);
         let mut id = 0x1_0000;
         for vip in VIPS.map(ip) {
@@ -208,29 +190,26 @@ fn fragments_follow_the_first() {
                     point_rings_to(&mut world, 2);
                     seen.extend(run_all(&world, &frames[1..], way, &what));
                     point_rings_to(&mut world, 1);
-                    assert_eq!(arrived(&seen), expected(&sent), "{what}");
+                    assert_arrived(&seen, &sent, way.0, 1);
                 }
             }
         }
         assert_eq!(world.events(Event::FragmentRecorded), 12);
         assert_eq!(world.events(Event::FragmentFollowed), 24);
         assert_eq!(world.events(Event::FragmentEvicted), 0);
-        assert_eq!(world.counter(maps::BACKEND_STATS, 1).packets, 36);
-        let service = world.counter(maps::SERVICE_STATS, 2).packets;
-        assert_eq!(service, 9, "later fragments count for the service too");
-    }
-}
-
-fn point_rings_to(world: &mut World, backend: u16) {
-    for line in 0..4 {
-        world.line(line, &[backend; 32]);
+        // Later ones count too.
+        for service in 1..=4 {
+            let counted = world.counter(maps::BACKEND_STATS, backend(service, 1));
+            assert_eq!(counted.packets, 9);
+            assert_eq!(world.counter(maps::SERVICE_STATS, service).packets, 9);
+        }
     }
 }
 
 /// What overtakes the first fragment is lost; sent again, the packet arrives.
 #[test]
 fn early_fragments_are_dropped() {
-    for way in MODES {
+    for way in WAYS {
         let world = world(way.0);
         for vip in VIPS.map(ip) {
             let sent = Fragmented::new(vip, UDP, 77);
@@ -245,15 +224,96 @@ fn early_fragments_are_dropped() {
             let mut seen = run_all(&world, &frames[..1], way, "the first");
             seen.extend(run_all(&world, &[frames[2].clone()], way, "again"));
             seen.extend(run_all(&world, &[frames[1].clone()], way, "again"));
-            assert_eq!(arrived(&seen), expected(&sent));
+            assert_arrived(&seen, &sent, way.0, 1);
         }
+    }
+}
+
+/// A translated backend's answer in fragments: the client gets it from the service.
+#[test]
+fn fragmented_answers_reach_the_client() {
+    let world = world(Mode::Nat);
+    let mut id = 0;
+    for vip in VIPS.map(ip) {
+        for protocol in [TCP, UDP] {
+            for (client_tags, answer_tags) in [(0, 0), (1, 0), (2, 1), (0, 2)] {
+                let what = format!("{vip} {protocol} {client_tags} {answer_tags}");
+                id += 1;
+                let mut asked = Fragmented::new(vip, protocol, id);
+                asked.raw.vlans = tags()[client_tags].clone();
+                asked.payload.truncate(300);
+                let asked = asked.raw.frame(&segment(
+                    protocol,
+                    (client(vip), CLIENT_PORT),
+                    (vip, PORT),
+                    b"question",
+                ));
+                let arrived = world.run(&asked).frame;
+                let at = network(&arrived).0;
+                let (nat, server, _, header) = raw::ends(&arrived[at..]);
+                let ports = &arrived[at + header..];
+                let nat_port = u16::from_be_bytes([ports[0], ports[1]]);
+                let mut answer = Fragmented::new(vip, protocol, id);
+                answer.raw.from = server;
+                answer.raw.to = nat;
+                answer.raw.vlans = tags()[answer_tags].clone();
+                answer.raw.source_mac = BACKEND_MAC;
+                answer.payload = segment(
+                    protocol,
+                    (server, BACKEND_PORT),
+                    (nat, nat_port),
+                    &[3; 3000],
+                );
+                let frames = answer.frames();
+                drops(&world, &frames[1], Verdict::EarlyFragment, &what);
+                let seen: Vec<Vec<u8>> = frames
+                    .iter()
+                    .map(|frame| {
+                        let outcome = world.run(frame);
+                        let got = (outcome.verdict, outcome.action);
+                        assert_eq!(got, (Verdict::NatReturn, TX), "{what}");
+                        assert_eq!(outcome.frame[..6], CLIENT_MAC, "{what}");
+                        assert_eq!(outcome.frame[6..12], OWN_MAC, "{what}");
+                        assert_eq!(network(&outcome.frame).1, tags()[client_tags], "{what}");
+                        outcome.frame
+                    })
+                    .collect();
+                let data = segment(
+                    protocol,
+                    (vip, PORT),
+                    (client(vip), CLIENT_PORT),
+                    &[3; 3000],
+                );
+                let expected = Raw::new(vip, client(vip), protocol).packet(&data);
+                assert_eq!(reassemble(&seen), expected, "{what}");
+            }
+        }
+    }
+}
+
+/// A session that ended meanwhile, or whose place is another's: nobody's rest.
+#[test]
+fn fragments_of_a_lost_session_are_dropped() {
+    let mut world = world(Mode::Nat);
+    for vip in VIPS.map(ip) {
+        let frames = Fragmented::new(vip, UDP, 5).frames();
+        let outcome = world.run(&frames[0]);
+        assert_eq!(outcome.verdict, Verdict::Nat);
+        let (_, _, _, at) = raw::ends(&outcome.frame[14..]);
+        let header = if vip.is_ipv4() { at } else { 48 };
+        let port = u16::from_be_bytes([outcome.frame[14 + header], outcome.frame[15 + header]]);
+        // Of the family's only address; four to a set.
+        let place = u32::from(vip.is_ipv6()) << 16 | u32::from(port);
+        assert_ne!(world.get::<16>(maps::NAT, place / 4), [0; 16]);
+        world.set::<16>(maps::NAT, place / 4, [0; 16]);
+        drops(&world, &frames[1], Verdict::EarlyFragment, "no session");
     }
 }
 
 #[test]
 fn interleaved_packets_stay_apart() {
     let mut world = world(Mode::Dsr);
-    world.backend(2, Mode::Local, true, 5, 0);
+    set_backends(&mut world, LOCAL.0, 2, true, 5);
     for vip in VIPS.map(ip) {
         let one = Fragmented::new(vip, UDP, 1);
         let mut other = Fragmented::new(vip, UDP, 2);
@@ -272,9 +332,9 @@ fn interleaved_packets_stay_apart() {
         let frames = |outcomes: Vec<Outcome>| -> Vec<Vec<u8>> {
             outcomes.into_iter().map(|outcome| outcome.frame).collect()
         };
-        assert_eq!(arrived(&frames(to_one)), expected(&one));
+        assert_arrived(&frames(to_one), &one, Mode::Dsr, 1);
         assert!(to_other.iter().all(|o| o.verdict == Verdict::Local));
-        assert_eq!(arrived(&frames(to_other)), expected(&other));
+        assert_arrived(&frames(to_other), &other, Mode::Local, 2);
     }
 }
 
@@ -330,7 +390,7 @@ fn a_dead_or_another_backend_gets_no_rest() {
         for frames in &frames {
             assert_eq!(world.run(&frames[0]).verdict, Verdict::Dsr);
         }
-        world.backend(1, Mode::Dsr, alive, generation, INGRESS);
+        set_backends(&mut world, Mode::Dsr, 1, alive, generation);
         for frames in &frames {
             drops(&world, &frames[1], Verdict::EarlyFragment, "its rest");
         }
@@ -392,8 +452,8 @@ fn a_flood_stays_bounded() {
     assert_eq!(world.events(Event::FragmentEvicted), 50_000 - filled);
     for vip in VIPS.map(ip) {
         let sent = Fragmented::new(vip, UDP, 6);
-        let seen = run_all(&world, &sent.frames(), MODES[1], "after the flood");
-        assert_eq!(arrived(&seen), expected(&sent));
+        let seen = run_all(&world, &sent.frames(), DSR, "after the flood");
+        assert_arrived(&seen, &sent, Mode::Dsr, 1);
     }
 }
 
@@ -414,7 +474,7 @@ fn a_first_fragment_again_is_recorded_once() {
 #[test]
 fn what_no_service_is_for_passes() {
     let mut world = world(Mode::Dsr);
-    let endpoints = ["192.168.1.26", "fd00:1::26"].map(ip);
+    let endpoints = ["192.168.1.30", "fd00:1::30"].map(ip);
     for address in endpoints {
         world.address(address, Role::ENDPOINT);
     }
@@ -484,13 +544,13 @@ fn other_hosts_fragments_pass() {
 /// An IPv6 packet with a fragment header that is whole (RFC 6946).
 #[test]
 fn atomic_fragments_are_whole_packets() {
-    for way in MODES {
+    for way in WAYS {
         let world = world(way.0);
         for protocol in [TCP, UDP] {
             let mut sent = Fragmented::new(ip(VIP6), protocol, 5);
             sent.step = 4000;
             let seen = run_all(&world, &sent.frames(), way, "atomic");
-            assert_eq!(arrived(&seen), expected(&sent));
+            assert_arrived(&seen, &sent, way.0, 1);
         }
         assert_eq!(recorded(&world).len(), 0);
     }

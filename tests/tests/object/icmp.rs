@@ -12,57 +12,39 @@ use steerd_ebpf::{
 };
 
 use crate::{
-    packets::{CLIENT, CLIENT6, PORT, Spec, Transport, VIP, VIP6, ip},
+    modes::{
+        BACKEND_PORT, CLIENT_PORT, VIPS, WAYS, backend, backend_address, client, nat_address,
+        point_rings_to, service, set_backends, tags, untag, world,
+    },
+    packets::{PORT, Spec, Transport, VIP, VIP6, ip},
     raw::{self, Raw, TCP, UDP, icmp_of, message, segment},
-    world::{BACKEND_MAC, DROP, INGRESS, OWN_MAC, Outcome, PASS, PEER_MAC, TX, World},
+    world::{BACKEND_MAC, CLIENT_MAC, DROP, OWN_MAC, Outcome, PASS, PEER_MAC, TX, World},
 };
 
-const ROUTER: &str = "10.9.9.9";
-const ROUTER6: &str = "fd00:9::9";
-const CLIENT_PORT: u16 = 50_000;
-
-/// One virtual address of each family.
-const VIPS: [&str; 2] = [VIP, VIP6];
-
 fn router(vip: IpAddr) -> IpAddr {
-    ip(if vip.is_ipv4() { ROUTER } else { ROUTER6 })
+    ip(if vip.is_ipv4() {
+        "10.9.9.9"
+    } else {
+        "fd00:9::9"
+    })
 }
 
-fn client(vip: IpAddr) -> IpAddr {
-    ip(if vip.is_ipv4() { CLIENT } else { CLIENT6 })
-}
-
-fn tags() -> [Vec<u16>; 3] {
-    [vec![], vec![7], vec![100, 7]]
-}
-
-/// A way to a backend: its mode, and the verdict on what goes there.
-const MODES: [(Mode, Verdict, u32); 2] = [
-    (Mode::Local, Verdict::Local, PASS),
-    (Mode::Dsr, Verdict::Dsr, TX),
-];
-
-/// Backends 1 and 2; the rings of the services on `PORT` name the first.
-fn world(mode: Mode) -> World {
-    let mut world = World::new();
-    for id in [1, 2] {
-        world.backend(id, mode, true, 5, INGRESS);
-    }
-    let mut id = 0;
-    for vip in VIPS {
-        for protocol in [TCP, UDP] {
-            id += 1;
-            world.service(id, ip(vip), PORT, protocol, &[1; 32]);
-        }
-    }
-    world
-}
-
-/// What a service sent to the client, without its frame.
-fn sent(vip: IpAddr, protocol: u8) -> Vec<u8> {
-    let (from, to) = ((vip, PORT), (client(vip), CLIENT_PORT));
+/// A packet, without its frame.
+fn packet(protocol: u8, from: (IpAddr, u16), to: (IpAddr, u16)) -> Vec<u8> {
     let segment = segment(protocol, from, to, b"what the service said");
     Raw::new(from.0, to.0, protocol).packet(&segment)
+}
+
+/// How much of a packet may be quoted: eight bytes of transport header, as much as has TCP's
+/// checksum, all.
+fn quoted(packet: &[u8]) -> [usize; 3] {
+    let (_, _, _, at) = raw::ends(packet);
+    [at + 8, at + 18, packet.len()]
+}
+
+/// What a service sent to the client.
+fn sent(vip: IpAddr, protocol: u8) -> Vec<u8> {
+    packet(protocol, (vip, PORT), (client(vip), CLIENT_PORT))
 }
 
 /// A router's error about a packet.
@@ -147,7 +129,7 @@ fn echo_requests_are_answered() {
 #[test]
 fn other_echo_requests_pass() {
     let mut world = world(Mode::Dsr);
-    let endpoints = ["192.168.1.26", "fd00:1::26"].map(ip);
+    let endpoints = ["192.168.1.30", "fd00:1::30"].map(ip);
     for address in endpoints {
         world.address(address, Role::ENDPOINT);
     }
@@ -156,6 +138,12 @@ fn other_echo_requests_pass() {
         let frame = |raw: Raw| raw.frame(&request);
         let to = |to| frame(Raw { to, ..raw.clone() });
         passes(&world, &to(endpoint), Verdict::NoService, "not virtual");
+        let own = Raw {
+            to: endpoint,
+            source_mac: PEER_MAC,
+            ..raw.clone()
+        };
+        passes(&world, &frame(own), Verdict::NoService, "a peer's own");
         let strangers = ["192.168.1.24", "fd00:1::24"].map(ip);
         let stranger = strangers[usize::from(vip.is_ipv6())];
         passes(&world, &to(stranger), Verdict::NotVip, "a stranger's");
@@ -242,31 +230,47 @@ fn other_messages_pass() {
 /// knows, and to the ring's where it knows none.
 #[test]
 fn errors_go_to_the_flows_backend() {
-    for (mode, verdict, action) in MODES {
+    for (mode, verdict, action) in WAYS {
         for known in [false, true] {
+            // Which client is meant only a session knows.
+            if mode == Mode::Nat && !known {
+                continue;
+            }
             let mut world = world(mode);
+            let number = if known { 2 } else { 1 };
+            let mut sources = Vec::new();
             if known {
-                // The flows are backend 2's; the rings then name backend 1.
+                // The flows are those of the second backends; the rings then name the first.
                 point_rings_to(&mut world, 2);
-                for spec in flows() {
-                    world.run(&spec.build());
-                }
+                sources = flows().iter().map(|spec| source(&world, spec)).collect();
                 point_rings_to(&mut world, 1);
             }
-            let backend = if known { 2 } else { 1 };
             let mut steered = 0;
             for vip in VIPS.map(ip) {
                 for protocol in [TCP, UDP] {
-                    for kind in errors(vip) {
-                        for vlans in tags() {
-                            let what = format!("{mode:?} {vip} {protocol} {kind:?} {vlans:?}");
-                            let frame = error(vip, kind, &sent(vip, protocol), &vlans);
+                    let backend = backend(service(vip, protocol), number);
+                    let source = sources.get(service(vip, protocol) as usize - 1);
+                    let seen = match source {
+                        Some(&source) if mode == Mode::Nat => packet(
+                            protocol,
+                            (backend_address(vip, number), BACKEND_PORT),
+                            source,
+                        ),
+                        _ => sent(vip, protocol),
+                    };
+                    for (kind, vlans) in each(errors(vip), tags()) {
+                        let what = format!("{mode:?} {vip} {protocol} {kind:?} {vlans:?}");
+                        let quote = sent(vip, protocol);
+                        for length in quoted(&quote) {
+                            let frame = error(vip, kind, &quote[..length], &vlans);
                             let before = world.counter(maps::BACKEND_STATS, backend).packets;
                             let outcome = world.run(&frame);
-                            assert_eq!((outcome.verdict, outcome.action), (verdict, action));
+                            let got = (outcome.verdict, outcome.action);
+                            assert_eq!(got, (verdict, action), "{what}");
                             let after = world.counter(maps::BACKEND_STATS, backend).packets;
                             assert_eq!(after - before, 1, "{what}");
-                            assert_eq!(outcome.frame, delivered(mode, &frame), "{what}");
+                            let expected = delivered(mode, vip, kind, &seen[..length], &vlans);
+                            assert_eq!(outcome.frame, expected, "{what} {length}");
                             steered += 1;
                         }
                     }
@@ -274,65 +278,160 @@ fn errors_go_to_the_flows_backend() {
             }
             assert_eq!(world.events(Event::IcmpSteered), steered);
             if !known {
-                assert_eq!(
-                    world.events(Event::FlowRecorded),
-                    0,
-                    "an error opens no flow"
-                );
+                let recorded = world.events(Event::FlowRecorded);
+                assert_eq!(recorded, 0, "an error opens no flow");
             }
         }
     }
 }
 
-/// What of a frame arrives at its backend.
-fn delivered(mode: Mode, frame: &[u8]) -> Vec<u8> {
-    let mut frame = frame.to_vec();
-    if mode == Mode::Local {
-        return frame;
-    }
-    frame[..6].copy_from_slice(&BACKEND_MAC);
-    frame[6..12].copy_from_slice(&OWN_MAC);
-    let network = untag(&mut frame);
-    let packet = &mut frame[network..];
-    if packet[0] >> 4 == 4 {
-        packet[8] -= 1;
-        packet[10..12].fill(0);
-        let checksum = raw::checksum(&packet[..20]);
-        packet[10..12].copy_from_slice(&checksum.to_be_bytes());
-    } else {
-        packet[7] -= 1;
-    }
-    frame
-}
-
-/// Takes off the inner tag: the backends of these tests are on no VLAN. Returns where the network
-/// header is then.
-fn untag(frame: &mut Vec<u8>) -> usize {
-    match frame[12..14] {
-        [0x81, 0] => {
-            frame.drain(12..16);
-            14
-        }
-        [0x88, 0xa8] => {
-            frame.drain(16..20);
-            18
-        }
-        _ => 14,
-    }
-}
-
-/// The client's first packets.
-fn flows() -> Vec<Spec> {
-    [Transport::Syn, Transport::Udp]
+fn each<A: Clone, B: Clone>(
+    first: impl IntoIterator<Item = A>,
+    second: impl IntoIterator<Item = B>,
+) -> Vec<(A, B)> {
+    let second: Vec<B> = second.into_iter().collect();
+    first
         .into_iter()
-        .flat_map(|transport| [Spec::v4(transport), Spec::v6(transport)])
+        .flat_map(|a| second.iter().map(move |b| (a.clone(), b.clone())))
         .collect()
 }
 
-fn point_rings_to(world: &mut World, backend: u16) {
-    for line in 0..4 {
-        world.line(line, &[backend; 32]);
+/// Sends a client's first packet; returns whom it seems to be from where it arrives.
+fn source(world: &World, spec: &Spec) -> (IpAddr, u16) {
+    let frame = world.run(&spec.build()).frame;
+    let packet = &frame[14 + 4 * spec.vlans.len().saturating_sub(1)..];
+    let (from, _, _, at) = raw::ends(packet);
+    (from, u16::from_be_bytes([packet[at], packet[at + 1]]))
+}
+
+/// An error as it arrives at the backend that sent what it quotes, built from nothing.
+fn delivered(mode: Mode, vip: IpAddr, kind: [u8; 2], quote: &[u8], vlans: &[u16]) -> Vec<u8> {
+    if mode == Mode::Local {
+        return error(vip, kind, quote, vlans);
     }
+    let (from, to) = match mode {
+        Mode::Nat => (router(vip), raw::ends(quote).0),
+        _ => (router(vip), vip),
+    };
+    let mut frame = Raw {
+        ttl: 63,
+        vlans: vlans.to_vec(),
+        source_mac: OWN_MAC,
+        destination_mac: BACKEND_MAC,
+        ..Raw::new(from, to, icmp_of(vip))
+    }
+    .frame(&message(from, to, kind, 1400, quote));
+    untag(&mut frame);
+    frame
+}
+
+/// Errors about what was sent to a backend, or from there: its client gets them from the service,
+/// about its own packet, in a frame as its own came.
+#[test]
+fn errors_about_translated_packets_reach_the_client() {
+    let world = world(Mode::Nat);
+    for spec in flows() {
+        for client_tags in tags() {
+            let spec = Spec {
+                vlans: client_tags.clone(),
+                ..spec.clone()
+            };
+            let vip = spec.to;
+            let protocol = if spec.transport == Transport::Udp {
+                UDP
+            } else {
+                TCP
+            };
+            let (nat, nat_port) = source(&world, &spec);
+            assert_eq!(nat, nat_address(vip));
+            let server = (backend_address(vip, 1), BACKEND_PORT);
+            let quote = packet(protocol, (nat, nat_port), server);
+            let own = packet(protocol, (client(vip), CLIENT_PORT), (vip, PORT));
+            for (kind, vlans) in each(errors(vip), tags()) {
+                for (length, from) in each(quoted(&quote), [router(vip), server.0]) {
+                    let frame = Raw {
+                        vlans: vlans.clone(),
+                        source_mac: BACKEND_MAC,
+                        ..Raw::new(from, nat, icmp_of(vip))
+                    }
+                    .frame(&message(from, nat, kind, 1400, &quote[..length]));
+                    let expected = Raw {
+                        ttl: 63,
+                        vlans: client_tags.clone(),
+                        source_mac: OWN_MAC,
+                        destination_mac: CLIENT_MAC,
+                        ..Raw::new(vip, client(vip), icmp_of(vip))
+                    }
+                    .frame(&message(
+                        vip,
+                        client(vip),
+                        kind,
+                        1400,
+                        &own[..length],
+                    ));
+                    let outcome = world.run(&frame);
+                    let what = format!("{spec:?} {kind:?} {vlans:?} {length}");
+                    assert_eq!(outcome.verdict, Verdict::NatReturn, "{what}");
+                    assert_eq!((outcome.action, outcome.frame), (TX, expected), "{what}");
+                }
+            }
+            // Not what was sent, or not there.
+            let others = [
+                packet(protocol, (nat, nat_port ^ 1), server),
+                packet(protocol, (nat, nat_port), (server.0, 1)),
+                packet(protocol, (nat, nat_port), (router(vip), BACKEND_PORT)),
+                packet(TCP + UDP - protocol, (nat, nat_port), server),
+            ];
+            for quote in others {
+                let frame = Raw::new(router(vip), nat, icmp_of(vip)).frame(&message(
+                    router(vip),
+                    nat,
+                    errors(vip)[0],
+                    0,
+                    &quote,
+                ));
+                passes(&world, &frame, Verdict::NatUnknown, "no such session");
+            }
+        }
+    }
+}
+
+/// A client's packet without UDP checksum: what is quoted of it has none either.
+#[test]
+fn a_quoted_datagram_without_checksum_stays_so() {
+    let world = world(Mode::Nat);
+    let vip = ip(VIP);
+    let nat = source(&world, &Spec::v4(Transport::Udp));
+    let without = |mut packet: Vec<u8>| {
+        packet[26..28].fill(0);
+        packet
+    };
+    let outcome = world.run(&error(vip, [3, 4], &without(sent(vip, UDP)), &[]));
+    let seen = without(packet(UDP, (backend_address(vip, 1), BACKEND_PORT), nat));
+    assert_eq!(outcome.frame, delivered(Mode::Nat, vip, [3, 4], &seen, &[]));
+}
+
+/// A translated flow of which nothing is known: whom the backend knows as the client nobody can
+/// say.
+#[test]
+fn errors_of_unknown_sessions_pass() {
+    let world = world(Mode::Nat);
+    for vip in VIPS.map(ip) {
+        for protocol in [TCP, UDP] {
+            let frame = error(vip, errors(vip)[0], &sent(vip, protocol), &[]);
+            passes(&world, &frame, Verdict::NoService, "no session");
+        }
+    }
+}
+
+/// The client's first packets, in the order of the services.
+fn flows() -> Vec<Spec> {
+    let first = [Transport::Syn, Transport::Udp];
+    first
+        .map(Spec::v4)
+        .into_iter()
+        .chain(first.map(Spec::v6))
+        .collect()
 }
 
 /// Anybody can send an error: it neither keeps a flow nor moves its state.
@@ -342,30 +441,37 @@ fn errors_leave_flows_alone() {
     for spec in flows() {
         world.run(&spec.build());
     }
-    let service = |vip: IpAddr| if vip.is_ipv4() { 1 } else { 3 };
     for vip in VIPS.map(ip) {
-        let before = world.flow(client(vip), CLIENT_PORT, service(vip)).unwrap();
+        let before = world
+            .flow(client(vip), CLIENT_PORT, service(vip, TCP))
+            .unwrap();
         assert_eq!(before.state, State::New);
         world.run(&error(vip, errors(vip)[0], &sent(vip, TCP), &[]));
-        let after = world.flow(client(vip), CLIENT_PORT, service(vip)).unwrap();
+        let after = world
+            .flow(client(vip), CLIENT_PORT, service(vip, TCP))
+            .unwrap();
         assert_eq!(after, before);
     }
     assert_eq!(world.events(Event::IcmpSteered), 2);
 }
 
-/// A flow's backend died: the error goes where the flow's next packet will.
+/// A flow's backend died, or its number is another's now: the error goes where the flow's next
+/// packet will.
 #[test]
 fn errors_of_a_dead_backends_flow_follow_the_ring() {
-    let mut world = world(Mode::Dsr);
-    for spec in flows() {
-        world.run(&spec.build());
+    for (alive, generation) in [(false, 5), (true, 6)] {
+        let mut world = world(Mode::Dsr);
+        for spec in flows() {
+            world.run(&spec.build());
+        }
+        set_backends(&mut world, Mode::Dsr, 1, alive, generation);
+        point_rings_to(&mut world, 2);
+        for vip in VIPS.map(ip) {
+            world.run(&error(vip, errors(vip)[0], &sent(vip, TCP), &[]));
+            let second = backend(service(vip, TCP), 2);
+            assert_eq!(world.counter(maps::BACKEND_STATS, second).packets, 1);
+        }
     }
-    world.backend(1, Mode::Dsr, false, 5, INGRESS);
-    point_rings_to(&mut world, 2);
-    for vip in VIPS.map(ip) {
-        world.run(&error(vip, errors(vip)[0], &sent(vip, TCP), &[]));
-    }
-    assert_eq!(world.counter(maps::BACKEND_STATS, 2).packets, 2);
 }
 
 /// Schedulers that remember: an error takes no turn, and is nobody's where the table knows no flow.
@@ -373,7 +479,7 @@ fn errors_of_a_dead_backends_flow_follow_the_ring() {
 fn errors_take_no_turn() {
     for scheduler in [Scheduler::Sequence, Scheduler::LeastConnections] {
         let mut world = World::new();
-        world.backend(1, Mode::Dsr, true, 5, INGRESS);
+        world.backend(1, Mode::Dsr, true, 5, crate::world::INGRESS);
         world.set::<2>(maps::LOADS, 1, [0, 1]);
         let affinity = Affinity {
             prefix: 128,

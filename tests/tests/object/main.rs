@@ -11,6 +11,7 @@ mod fragments;
 mod golden;
 mod hostile;
 mod icmp;
+mod modes;
 mod packets;
 mod raw;
 mod world;
