@@ -183,6 +183,7 @@ parts! {
     wrap = tunnel::wrap, steerd_wrap(backend: u16);
     unwrap = tunnel::unwrap, steerd_unwrap();
     translate = nat::translate, steerd_translate(backend: u16);
+    open = nat::open, steerd_open(backend: u16);
     answer = nat::answer, steerd_answer(address: u32);
     message = icmp::message, steerd_message();
     send = steer::send, steerd_send(service: u32, backend: u16);

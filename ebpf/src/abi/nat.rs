@@ -54,7 +54,7 @@ impl Session {
         match Value::unpack(word, tag) {
             Some(value) => Some(Self {
                 value,
-                udp: word & Self::UDP != 0,
+                udp: Self::is_udp(word),
                 answered: word & Self::ANSWERED != 0,
             }),
             None => None,
@@ -73,6 +73,27 @@ impl Session {
     #[inline(always)]
     pub const fn claim(now: u32) -> u64 {
         Self::CLAIMED | now as u64
+    }
+
+    /// Whether the session in an entry's word is UDP.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_udp(word: u64) -> bool {
+        word & Self::UDP != 0
+    }
+
+    /// Whether an entry of this word has a session.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_known(word: u64) -> bool {
+        State::from_word(word).is_some()
+    }
+
+    /// Whether an entry of this word is being written.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_claim(word: u64) -> bool {
+        word & Self::CLAIMED == Self::CLAIMED
     }
 
     /// Whether nothing is known in an entry of this word.
@@ -147,9 +168,9 @@ mod tests {
     fn a_claimed_entry_is_neither_free_nor_known() {
         for now in [0, 1, (1 << 20) - 1] {
             let word = Session::claim(now);
-            assert!(!Session::is_free(word));
+            assert!(Session::is_claim(word) && !Session::is_free(word));
             assert_eq!(Session::unpack(word, Session::tag(word)), None);
         }
-        assert!(Session::is_free(0));
+        assert!(Session::is_free(0) && !Session::is_claim(0));
     }
 }

@@ -1,61 +1,71 @@
 //! What translation changes in a packet's network and transport headers: addresses, ports, one hop
 //! less, and the checksums along with them (RFC 1624).
 //!
-//! All is read before anything is written, and what is read proves that it can be written: a packet
-//! that is refused is as it was.
+//! Whether all of it is there, and a hop left, is asked before anything is written: a packet that is
+//! refused is as it was. Then it goes word by word, as the kernel's machine has few registers.
 
 use crate::{
     packet::Packet,
     parse::{Family, Head, protocol},
     rewrite::Stuck,
+    shared::Shared,
     sum,
 };
 
-/// A packet's new ends.
-#[derive(Debug, Clone, Copy)]
-pub struct Ends {
-    /// From whom, IPv4 mapped.
-    pub source: [u64; 2],
-    /// To whom, IPv4 mapped.
-    pub destination: [u64; 2],
-    /// From which port, network byte order.
-    pub source_port: u16,
-    /// To which port, network byte order.
-    pub destination_port: u16,
+/// An address wherever it is kept, IPv4 mapped.
+pub trait Address {
+    /// The first or second word.
+    fn word(&self, number: usize) -> u64;
 }
 
-impl Ends {
+impl Address for [u64; 2] {
     #[inline(always)]
-    const fn ports(&self) -> u32 {
-        self.source_port as u32 | (self.destination_port as u32) << 16
-    }
-
-    /// Source and destination, as in an IPv4 header.
-    #[inline(always)]
-    const fn ipv4(&self) -> u64 {
-        self.source[1] >> 32 | self.destination[1] >> 32 << 32
+    fn word(&self, number: usize) -> u64 {
+        self[number]
     }
 }
 
-/// Gives a packet its new ends.
+impl Address for [Shared; 2] {
+    #[inline(always)]
+    fn word(&self, number: usize) -> u64 {
+        self[number].load()
+    }
+}
+
+/// From which port to which, as in a transport header; both in network byte order.
+#[must_use]
+#[inline(always)]
+pub const fn ports(source: u16, destination: u16) -> u32 {
+    source as u32 | (destination as u32) << 16
+}
+
+/// Gives a packet new ends.
 ///
 /// # Errors
 ///
 /// The packet is unchanged then.
 #[inline(always)]
-pub fn whole<P: Packet>(packet: &mut P, head: &Head, ends: &Ends) -> Result<(), Stuck> {
-    let (l3, l4) = (head.l3(), head.l4());
+pub fn whole<P: Packet>(
+    packet: &mut P,
+    head: &Head,
+    source: &impl Address,
+    destination: &impl Address,
+    ports: u32,
+) -> Result<(), Stuck> {
     let is_udp = head.protocol() == protocol::UDP;
-    let at = l4 + if is_udp { 6 } else { 16 };
+    let at = head.l4() + if is_udp { 6 } else { 16 };
+    if packet.load::<u16>(at).is_none() {
+        return Err(Stuck::Truncated);
+    }
+    let change = network(packet, head, source, destination)?;
+    let before: u32 = packet.load(head.l4()).ok_or(Stuck::Truncated)?;
+    packet.store(head.l4(), ports).ok_or(Stuck::Truncated)?;
     let checksum: u16 = packet.load(at).ok_or(Stuck::Truncated)?;
-    let ports: u32 = packet.load(l4).ok_or(Stuck::Truncated)?;
-    let change =
-        network(packet, head.family, l3, ends)? + u64::from(!ports) + u64::from(ends.ports());
-    packet.store(l4, ends.ports()).ok_or(Stuck::Truncated)?;
-    // UDP: none was computed (RFC 768), and none is needed (RFC 6935).
+    // UDP: none was computed (RFC 768, for IPv6 RFC 6935).
     if is_udp && checksum == 0 {
         return Ok(());
     }
+    let change = change + u64::from(!before) + u64::from(ports);
     let checksum = match sum::replace(checksum, change) {
         0 if is_udp => u16::MAX,
         checksum => checksum,
@@ -63,28 +73,36 @@ pub fn whole<P: Packet>(packet: &mut P, head: &Head, ends: &Ends) -> Result<(), 
     packet.store(at, checksum).ok_or(Stuck::Truncated)
 }
 
-/// Gives a later fragment its new ends: it has no ports, and the checksum that covers it is in the
+/// Gives a later fragment new ends: it has no ports, and the checksum that covers it is in the
 /// first one.
 ///
 /// # Errors
 ///
 /// The packet is unchanged then.
 #[inline(always)]
-pub fn part<P: Packet>(packet: &mut P, head: &Head, ends: &Ends) -> Result<(), Stuck> {
-    network(packet, head.family, head.l3(), ends).map(|_| ())
+pub fn part<P: Packet>(
+    packet: &mut P,
+    head: &Head,
+    source: &impl Address,
+    destination: &impl Address,
+) -> Result<(), Stuck> {
+    network(packet, head, source, destination).map(|_| ())
 }
 
 /// Addresses, hops and the header's checksum. Returns what a checksum of the addresses changes by.
 #[inline(always)]
 fn network<P: Packet>(
     packet: &mut P,
-    family: Family,
-    l3: usize,
-    ends: &Ends,
+    head: &Head,
+    source: &impl Address,
+    destination: &impl Address,
 ) -> Result<u64, Stuck> {
-    match family {
-        Family::V4 => ipv4(packet, l3, ends.ipv4()),
-        Family::V6 => ipv6(packet, l3, ends),
+    match head.family {
+        Family::V4 => {
+            let addresses = source.word(1) >> 32 | destination.word(1) >> 32 << 32;
+            ipv4(packet, head.l3(), addresses)
+        }
+        Family::V6 => ipv6(packet, head.l3(), source, destination),
     }
 }
 
@@ -109,30 +127,35 @@ fn ipv4<P: Packet>(packet: &mut P, l3: usize, new: u64) -> Result<u64, Stuck> {
 }
 
 #[inline(always)]
-fn ipv6<P: Packet>(packet: &mut P, l3: usize, ends: &Ends) -> Result<u64, Stuck> {
-    let to1: u64 = packet.load(l3 + 32).ok_or(Stuck::Truncated)?;
-    let to0: u64 = packet.load(l3 + 24).ok_or(Stuck::Truncated)?;
-    let from1: u64 = packet.load(l3 + 16).ok_or(Stuck::Truncated)?;
-    let from0: u64 = packet.load(l3 + 8).ok_or(Stuck::Truncated)?;
+fn ipv6<P: Packet>(
+    packet: &mut P,
+    l3: usize,
+    source: &impl Address,
+    destination: &impl Address,
+) -> Result<u64, Stuck> {
+    let last: u64 = packet.load(l3 + 32).ok_or(Stuck::Truncated)?;
     let hops: u8 = packet.load(l3 + 7).ok_or(Stuck::Truncated)?;
     if hops <= 1 {
         return Err(Stuck::TtlExpired);
     }
-    packet
-        .store(l3 + 32, ends.destination[1])
-        .ok_or(Stuck::Truncated)?;
-    packet
-        .store(l3 + 24, ends.destination[0])
-        .ok_or(Stuck::Truncated)?;
-    packet
-        .store(l3 + 16, ends.source[1])
-        .ok_or(Stuck::Truncated)?;
-    packet
-        .store(l3 + 8, ends.source[0])
-        .ok_or(Stuck::Truncated)?;
     packet.store(l3 + 7, hops - 1).ok_or(Stuck::Truncated)?;
-    Ok(sum::words([!from0, !from1])
-        + sum::words([!to0, !to1])
-        + sum::words(ends.source)
-        + sum::words(ends.destination))
+    let mut change = sum::word(!last);
+    change += put(packet, l3 + 32, destination.word(1))?;
+    change += swap(packet, l3 + 24, destination.word(0))?;
+    change += swap(packet, l3 + 16, source.word(1))?;
+    change += swap(packet, l3 + 8, source.word(0))?;
+    Ok(change)
+}
+
+/// Puts a word in place of another one. Returns what a checksum changes by.
+#[inline(always)]
+fn swap<P: Packet>(packet: &mut P, at: usize, new: u64) -> Result<u64, Stuck> {
+    let old: u64 = packet.load(at).ok_or(Stuck::Truncated)?;
+    Ok(sum::word(!old) + put(packet, at, new)?)
+}
+
+#[inline(always)]
+fn put<P: Packet>(packet: &mut P, at: usize, new: u64) -> Result<u64, Stuck> {
+    packet.store(at, new).ok_or(Stuck::Truncated)?;
+    Ok(sum::word(new))
 }

@@ -4,106 +4,68 @@
 //! anew, however many tags there were.
 
 use crate::{
-    abi::{Hop, MAC_MASK},
+    abi::Hop,
     packet::Packet,
     parse::{Family, ethertype},
-    rewrite::{destination_mac, source_mac},
+    rewrite::{destination_mac, set_macs, source_mac},
+    shared::Shared,
 };
 
-/// A frame's MACs, interface and tags; see [`Hop`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Way {
-    client: u64,
-    own: u64,
-    ifindex: u32,
-    tags: u64,
+/// Keeps the way that a frame came whose network header begins at `l3`. Writes only what changed, so
+/// that the cache line stays shared. `None`: the frame is shorter than its header.
+#[inline(always)]
+pub fn keep<P: Packet>(packet: &P, l3: usize, hop: &Hop) -> Option<()> {
+    // The last ones first: the verifier then knows the others to be within bounds too.
+    let tags = match l3 {
+        14 => 0,
+        18 => packet.load::<u32>(12)? as u64,
+        _ => packet.load::<u64>(12)?,
+    };
+    update(&hop.tags, tags);
+    update(&hop.client, source_mac(packet)?);
+    update(&hop.own, destination_mac(packet)?);
+    update(&hop.ifindex, packet.ingress() as u64);
+    Some(())
 }
 
-impl Way {
-    /// The way a frame came whose network header begins at `l3`.
-    #[inline(always)]
-    pub fn of<P: Packet>(packet: &P, l3: usize) -> Option<Self> {
-        // The last ones first: the verifier then knows the others to be within bounds too.
-        let tags = match l3 {
-            14 => 0,
-            18 => packet.load::<u32>(12)? as u64,
-            _ => packet.load::<u64>(12)?,
-        };
-        let client = source_mac(packet)?;
-        Some(Self {
-            client,
-            own: destination_mac(packet)?,
-            ifindex: packet.ingress(),
-            tags,
-        })
+#[inline(always)]
+fn update(word: &Shared, value: u64) {
+    if word.load() != value {
+        word.store(value);
     }
+}
 
-    /// The way that was kept, if one was.
-    #[inline(always)]
-    pub fn kept(hop: &Hop) -> Option<Self> {
-        let ifindex = hop.ifindex.load() as u32;
-        (ifindex != 0).then(|| Self {
-            client: hop.client.load() & MAC_MASK,
-            own: hop.own.load() & MAC_MASK,
-            ifindex,
-            tags: hop.tags.load(),
-        })
+/// Gives a frame whose network header begins at `l3` the header that leads back. `None` if there is
+/// no room.
+#[inline(always)]
+pub fn back<P: Packet>(packet: &mut P, family: Family, l3: usize, hop: &Hop) -> Option<()> {
+    let kind = match family {
+        Family::V4 => ethertype::IPV4,
+        Family::V6 => ethertype::IPV6,
+    };
+    let tags = hop.tags.load();
+    let header = if tags == 0 {
+        14
+    } else if tags >> 32 == 0 {
+        18
+    } else {
+        22
+    };
+    if header != l3 {
+        packet.advance(l3 as isize - header as isize)?;
     }
-
-    /// Keeps it. Writes only what changed, so that the cache line stays shared.
-    #[inline(always)]
-    pub fn keep(self, hop: &Hop) {
-        let words = [
-            (&hop.client, self.client),
-            (&hop.own, self.own),
-            (&hop.ifindex, self.ifindex as u64),
-            (&hop.tags, self.tags),
-        ];
-        for (word, value) in words {
-            if word.load() != value {
-                word.store(value);
-            }
+    match header {
+        14 => packet.store(12, kind)?,
+        18 => {
+            packet.store(16, kind)?;
+            packet.store(12, tags as u32)?;
+        }
+        _ => {
+            packet.store(20, kind)?;
+            packet.store(12, tags)?;
         }
     }
-
-    /// The interface.
-    #[must_use]
-    #[inline(always)]
-    pub const fn ifindex(self) -> u32 {
-        self.ifindex
-    }
-
-    /// Gives a frame whose network header begins at `l3` the header that leads back. `None` if
-    /// there is no room.
-    #[inline(always)]
-    pub fn back<P: Packet>(self, packet: &mut P, family: Family, l3: usize) -> Option<()> {
-        let kind = match family {
-            Family::V4 => ethertype::IPV4,
-            Family::V6 => ethertype::IPV6,
-        };
-        let header = if self.tags == 0 {
-            14
-        } else if self.tags >> 32 == 0 {
-            18
-        } else {
-            22
-        };
-        if header != l3 {
-            packet.advance(l3 as isize - header as isize)?;
-        }
-        match header {
-            14 => packet.store(12, kind)?,
-            18 => {
-                packet.store(16, kind)?;
-                packet.store(12, self.tags as u32)?;
-            }
-            _ => {
-                packet.store(20, kind)?;
-                packet.store(12, self.tags)?;
-            }
-        }
-        crate::rewrite::set_macs(packet, self.client, self.own)
-    }
+    set_macs(packet, hop.client.load(), hop.own.load())
 }
 
 #[cfg(test)]
@@ -136,14 +98,11 @@ mod tests {
             for answer in TAGS {
                 for (family, kind) in [(Family::V4, [8, 0]), (Family::V6, [0x86, 0xdd])] {
                     let from_client = frame(1, 2, client, kind);
-                    let way = Way::of(&from_client, 14 + client.len()).expect("long enough");
                     let hop = Hop::default();
-                    assert_eq!(Way::kept(&hop), None);
-                    way.keep(&hop);
-                    assert_eq!(Way::kept(&hop), Some(way));
+                    keep(&from_client, 14 + client.len(), &hop).expect("long enough");
+                    assert_eq!(hop.ifindex.load(), 5);
                     let mut packet = frame(8, 9, answer, kind);
-                    way.back(&mut packet, family, 14 + answer.len())
-                        .expect("there is room");
+                    back(&mut packet, family, 14 + answer.len(), &hop).expect("there is room");
                     assert_eq!(
                         packet,
                         frame(2, 1, client, kind),

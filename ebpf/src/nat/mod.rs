@@ -19,7 +19,7 @@ pub mod hop;
 pub mod session;
 
 use crate::{
-    abi::{Backend, BackendState, Control, Service},
+    abi::{Backend, MAC_MASK, Service},
     mss,
     packet::Packet,
     parse::{Family, Head, protocol, tcp},
@@ -28,10 +28,41 @@ use crate::{
     steer::{Decision, Tables, find, usable},
     verdict::Verdict,
 };
-use change::Ends;
-use hop::Way;
+use session::Found;
 
-/// Translates a client's packet for its backend. Returns the verdict's number.
+/// Makes a client's packet one for its backend, in two or three steps, one after another, as
+/// together they would need more of the stack than there is.
+#[inline(always)]
+pub fn deliver<P: Packet, T: Parts>(
+    packet: &mut P,
+    tables: &T,
+    head: &Head,
+    backend: u16,
+) -> Verdict {
+    let word = tables.translate(packet, head, backend);
+    if word != UNKNOWN {
+        return Verdict::unpack(word);
+    }
+    if tables.open(packet, head, backend) == 0 {
+        return Verdict::NatExhausted;
+    }
+    match tables.translate(packet, head, backend) {
+        UNKNOWN => Verdict::NatExhausted,
+        word => Verdict::unpack(word),
+    }
+}
+
+/// [`translate`]: it has no session yet.
+const UNKNOWN: u64 = u64::MAX;
+
+/// Makes a session for a client's packet. Returns 0 if no port is left.
+#[inline(always)]
+pub fn open<P: Packet, T: Tables>(packet: &mut P, tables: &T, head: &Head, backend: u16) -> u64 {
+    let made = packet.has(head.l4()) && session::open(tables, head, backend).is_some();
+    u64::from(made)
+}
+
+/// Translates a client's packet for its backend. Returns the verdict's number, or [`UNKNOWN`].
 #[inline(always)]
 pub fn translate<P: Packet, T: Parts>(
     packet: &mut P,
@@ -40,7 +71,8 @@ pub fn translate<P: Packet, T: Parts>(
     backend: u16,
 ) -> u64 {
     match to_backend(packet, tables, head, backend) {
-        Ok(()) => Verdict::Nat as u64,
+        Ok(true) => Verdict::Nat as u64,
+        Ok(false) => UNKNOWN,
         Err(verdict) => verdict as u64,
     }
 }
@@ -51,33 +83,32 @@ fn to_backend<P: Packet, T: Parts>(
     tables: &T,
     head: &Head,
     id: u16,
-) -> Result<(), Verdict> {
+) -> Result<bool, Verdict> {
     let control = tables.control().ok_or(Verdict::BadBackend)?;
     let (backend, state) = usable(tables, id).ok_or(Verdict::BadBackend)?;
     if family(backend.addr) != head.family {
         return Err(Verdict::BadBackend);
     }
     has_hops(packet, head)?;
-    let way = Way::of(packet, head.l3()).ok_or(Verdict::Truncated)?;
-    let place = session::obtain(tables, control, head, id, backend, state.generation)
-        .ok_or(Verdict::NatExhausted)?;
+    let Some(place) = session::known(tables, control, head, id, backend, state.generation) else {
+        return Ok(false);
+    };
     let hop = tables.hop(place).ok_or(Verdict::BadBackend)?;
-    way.keep(hop);
-    let ends = outward(control, place, backend);
-    change::whole(packet, head, &ends).map_err(Stuck::verdict)?;
-    frame(packet, tables, head, backend, state)
+    hop::keep(packet, head.l3(), hop).ok_or(Verdict::Truncated)?;
+    let (source, port) = session::translation(control, place);
+    let ports = change::ports(port, backend.port);
+    change::whole(packet, head, source, &backend.addr, ports).map_err(Stuck::verdict)?;
+    frame(packet, tables, head, backend).map(|()| true)
 }
 
 /// Translates a backend's answer to the `address` with this number for its client. The word is a
 /// [`Decision::pack`]ed one.
 #[inline(always)]
 pub fn answer<P: Packet, T: Parts>(packet: &mut P, tables: &T, head: &Head, address: u32) -> u64 {
-    let mut decision = Decision::new(Verdict::NatUnknown);
-    decision.verdict = match to_client(packet, tables, head, address, &mut decision) {
-        Ok(()) => Verdict::NatReturn,
-        Err(verdict) => verdict,
-    };
-    decision.pack()
+    match to_client(packet, tables, head, address) {
+        Ok(decision) => decision,
+        Err(verdict) => Decision::new(verdict).pack(),
+    }
 }
 
 #[inline(always)]
@@ -86,121 +117,120 @@ fn to_client<P: Packet, T: Parts>(
     tables: &T,
     head: &Head,
     address: u32,
-    decision: &mut Decision,
-) -> Result<(), Verdict> {
+) -> Result<u64, Verdict> {
     let place = session::place(address, head.destination_port());
-    let client = session::client(tables, place).ok_or(Verdict::NatUnknown)?;
-    let (backend, state) = usable(tables, client.backend).ok_or(Verdict::NatUnknown)?;
-    let is_udp = head.protocol() == protocol::UDP;
-    if state.generation != client.generation
-        || is_udp != client.udp
+    has_hops(packet, head)?;
+    const SYN_ACK: u8 = tcp::SYN | tcp::ACK;
+    if head.signal.0 & SYN_ACK == SYN_ACK {
+        // Looked up again behind it: so nothing has to be kept on the stack over it.
+        let (_, backend) = session(tables, head, place)?;
+        clamp(packet, tables, head, backend);
+    }
+    let (found, backend) = session(tables, head, place)?;
+    session::answered(tables, place, found, head.signal);
+    let client = session::client(tables, place, found).ok_or(Verdict::NatUnknown)?;
+    let ports = change::ports(backend.service_port, client.port);
+    change::whole(packet, head, &backend.service_addr, &client.address, ports)
+        .map_err(Stuck::verdict)?;
+    homeward(packet, tables, head, place, found, client.service)
+}
+
+/// The session at a place and its backend, if a packet is that one's.
+#[inline(always)]
+fn session<'t, T: Tables>(
+    tables: &'t T,
+    head: &Head,
+    place: u32,
+) -> Result<(Found, &'t Backend), Verdict> {
+    let found = session::at(tables, place).ok_or(Verdict::NatUnknown)?;
+    let backend = still(tables, found)?;
+    if !found.is_of(head.protocol())
         || backend.port != head.source_port
         || backend.addr[1] != head.source[1]
         || backend.addr[0] != head.source[0]
     {
         return Err(Verdict::NatUnknown);
     }
-    let hop = tables.hop(place).ok_or(Verdict::NatUnknown)?;
-    let way = Way::kept(hop).ok_or(Verdict::NatUnknown)?;
-    decision.service = client.service;
-    decision.backend = client.backend;
-    decision.ifindex = way.ifindex();
-    change::whole(packet, head, &homeward(&client, backend)).map_err(Stuck::verdict)?;
-    session::answered(tables, place, client.word, head.signal);
-    const SYN_ACK: u8 = tcp::SYN | tcp::ACK;
-    if head.signal.0 & SYN_ACK == SYN_ACK {
-        clamp(packet, tables, head, backend);
-    }
-    // The packet is the client's now: it must not reach the host's stack.
-    way.back(packet, head.family, head.l3())
-        .ok_or(Verdict::BadBackend)
+    Ok((found, backend))
 }
 
-/// Which way a packet goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
-    /// To the backend.
-    Outward,
-    /// To the client.
-    Homeward,
-}
-
-/// Translates a later fragment, which has no ports, of the session at `place`.
-///
-/// Whose it is the first fragment said, which came the normal way: see
-/// [`session::find`] and [`session::place`].
+/// The frame to a session's client, whose packet it is by now: it must not reach the host's stack.
+/// Returns the decision, packed.
 #[inline(always)]
-pub fn part<P: Packet, T: Parts>(
+fn homeward<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     head: &Head,
     place: u32,
-    direction: Direction,
-) -> Decision {
-    let mut decision = Decision::new(Verdict::NatUnknown);
-    decision.verdict = match follow(packet, tables, head, place, direction, &mut decision) {
-        Ok(verdict) | Err(verdict) => verdict,
+    found: Found,
+    service: u32,
+) -> Result<u64, Verdict> {
+    let hop = tables.hop(place).ok_or(Verdict::BadBackend)?;
+    let decision = Decision {
+        verdict: Verdict::NatReturn,
+        service,
+        backend: found.backend(),
+        ifindex: hop.ifindex.load() as u32,
     };
-    decision
+    hop::back(packet, head.family, head.l3(), hop).ok_or(Verdict::BadBackend)?;
+    Ok(decision.pack())
 }
 
+/// Translates a later fragment of a client's, which has no ports, for the backend of the session at
+/// `place`: where that is the first one said, which came the normal way, by [`session::find`].
+/// Returns a [`Decision::pack`]ed word.
+///
+/// # Errors
+///
+/// The verdict on a packet that is refused; it is unchanged then.
 #[inline(always)]
-fn follow<P: Packet, T: Parts>(
+pub fn part_to_backend<P: Packet, T: Parts>(
     packet: &mut P,
     tables: &T,
     head: &Head,
     place: u32,
-    direction: Direction,
-    decision: &mut Decision,
-) -> Result<Verdict, Verdict> {
+) -> Result<u64, Verdict> {
     let control = tables.control().ok_or(Verdict::NatUnknown)?;
-    let client = session::client(tables, place).ok_or(Verdict::NatUnknown)?;
-    let (backend, state) = usable(tables, client.backend).ok_or(Verdict::NatUnknown)?;
-    if state.generation != client.generation {
-        return Err(Verdict::NatUnknown);
-    }
-    decision.service = client.service;
-    decision.backend = client.backend;
-    match direction {
-        Direction::Outward => {
-            decision.ifindex = backend.ifindex;
-            let ends = outward(control, place, backend);
-            change::part(packet, head, &ends).map_err(Stuck::verdict)?;
-            frame(packet, tables, head, backend, state)?;
-            Ok(Verdict::Nat)
-        }
-        Direction::Homeward => {
-            let hop = tables.hop(place).ok_or(Verdict::NatUnknown)?;
-            let way = Way::kept(hop).ok_or(Verdict::NatUnknown)?;
-            decision.ifindex = way.ifindex();
-            change::part(packet, head, &homeward(&client, backend)).map_err(Stuck::verdict)?;
-            way.back(packet, head.family, head.l3())
-                .ok_or(Verdict::BadBackend)?;
-            Ok(Verdict::NatReturn)
-        }
-    }
+    let found = session::at(tables, place).ok_or(Verdict::NatUnknown)?;
+    let backend = still(tables, found)?;
+    let client = session::client(tables, place, found).ok_or(Verdict::NatUnknown)?;
+    let (source, _) = session::translation(control, place);
+    change::part(packet, head, source, &backend.addr).map_err(Stuck::verdict)?;
+    let decision = Decision {
+        verdict: Verdict::Nat,
+        service: client.service,
+        backend: found.backend(),
+        ifindex: backend.ifindex,
+    };
+    frame(packet, tables, head, backend).map(|()| decision.pack())
 }
 
-/// The ends of a packet to a session's backend.
+/// Translates a later fragment of an answer for the client of the session at `place`: that of the
+/// answer's destination, by [`session::place`].
+///
+/// # Errors
+///
+/// As [`part_to_backend`].
 #[inline(always)]
-pub fn outward(control: &Control, place: u32, backend: &Backend) -> Ends {
-    let (source, source_port) = session::translation(control, place);
-    Ends {
-        source,
-        destination: backend.addr,
-        source_port,
-        destination_port: backend.port,
-    }
+pub fn part_to_client<P: Packet, T: Parts>(
+    packet: &mut P,
+    tables: &T,
+    head: &Head,
+    place: u32,
+) -> Result<u64, Verdict> {
+    let found = session::at(tables, place).ok_or(Verdict::NatUnknown)?;
+    let backend = still(tables, found)?;
+    let client = session::client(tables, place, found).ok_or(Verdict::NatUnknown)?;
+    change::part(packet, head, &backend.service_addr, &client.address).map_err(Stuck::verdict)?;
+    homeward(packet, tables, head, place, found, client.service)
 }
 
-/// The ends of a packet to a session's client.
+/// The backend of a session, if it is still the one that it was.
 #[inline(always)]
-pub fn homeward(client: &session::Client, backend: &Backend) -> Ends {
-    Ends {
-        source: backend.service_addr,
-        destination: client.address,
-        source_port: backend.service_port,
-        destination_port: client.port,
+fn still<'t, T: Tables>(tables: &'t T, found: Found) -> Result<&'t Backend, Verdict> {
+    match usable(tables, found.backend()) {
+        Some((backend, state)) if state.generation == found.generation() => Ok(backend),
+        _ => Err(Verdict::NatUnknown),
     }
 }
 
@@ -212,13 +242,12 @@ pub(crate) fn frame<P: Packet, T: Parts>(
     tables: &T,
     head: &Head,
     backend: &Backend,
-    state: BackendState,
 ) -> Result<(), Verdict> {
-    let source = backend.source.load();
+    let (source, state) = (backend.source.load(), backend.state.load());
     if head.l3() == 14 && source >> 48 == 0 {
-        return rewrite::set_macs(packet, state.mac, source).ok_or(Verdict::BadBackend);
+        return rewrite::set_macs(packet, state, source).ok_or(Verdict::BadBackend);
     }
-    match tables.retag(packet, head.l3(), state.mac, source) {
+    match tables.retag(packet, head.l3(), state & MAC_MASK, source) {
         0 => Err(Verdict::BadBackend),
         _ => Ok(()),
     }

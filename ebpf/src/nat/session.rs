@@ -29,54 +29,70 @@ pub const fn place(address: u32, port: u16) -> u32 {
 /// The address and port (network byte order) that a backend sees a session's packets come from.
 #[must_use]
 #[inline(always)]
-pub fn translation(control: &Control, place: u32) -> ([u64; 2], u16) {
+pub const fn translation(control: &Control, place: u32) -> (&[Shared; 2], u16) {
     let number = (place >> 16) as usize % control.nat_addresses.len();
-    let address = &control.nat_addresses[number];
-    (
-        [address[0].load(), address[1].load()],
-        (place as u16).to_be(),
-    )
+    (&control.nat_addresses[number], (place as u16).to_be())
 }
 
-/// Who is at the client's end of a session.
+/// A session that was read: its entry's word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found(u64);
+
+impl Found {
+    /// Its backend.
+    #[must_use]
+    #[inline(always)]
+    pub const fn backend(self) -> u16 {
+        (self.0 >> 48) as u16
+    }
+
+    /// The generation of the backend's id.
+    #[must_use]
+    #[inline(always)]
+    pub const fn generation(self) -> u8 {
+        (self.0 >> 40) as u8
+    }
+
+    /// Whether it is of this protocol.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_of(self, protocol: u8) -> bool {
+        Session::is_udp(self.0) == (protocol == protocol::UDP)
+    }
+}
+
+/// The client's end of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Client {
     /// Its address, IPv4 mapped.
     pub address: [u64; 2],
     /// Its port, network byte order.
     pub port: u16,
-    /// The service's id.
+    /// The id of the service that it talks to.
     pub service: u32,
-    /// The session's backend.
-    pub backend: u16,
-    /// The generation of the backend's id.
-    pub generation: u8,
-    /// Whether it is UDP; else TCP.
-    pub udp: bool,
-    /// The entry's word.
-    pub word: u64,
 }
 
-/// Who is at the client's end of the session at a place, if there is one.
+/// The session at a place, if there is one.
 #[inline(always)]
-pub fn client<T: Tables>(tables: &T, place: u32) -> Option<Client> {
+pub fn at<T: Tables>(tables: &T, place: u32) -> Option<Found> {
+    let word = entry(tables, place)?.value.load();
+    Session::is_known(word).then_some(Found(word))
+}
+
+/// Its client; `None`: it is another one's meanwhile.
+#[inline(always)]
+pub fn client<T: Tables>(tables: &T, place: u32, found: Found) -> Option<Client> {
     let entry = entry(tables, place)?;
-    let word = entry.value.load();
-    let session = Session::unpack(word, Session::tag(word))?;
     let [first, second, third] = &entry.key;
     let (first, second, third) = (first.load(), second.load(), third.load());
-    // Another one's now? Then the key may be half the one and half the other.
-    if Session::identity(entry.value.load()) != Session::identity(word) {
+    // If so, the key may be half the one's and half the other's.
+    if Session::identity(entry.value.load()) != Session::identity(found.0) {
         return None;
     }
     Some(Client {
         address: [first, second],
         port: (third >> 16) as u16,
         service: third as u32 & 0xffff,
-        backend: session.value.backend,
-        generation: session.value.generation,
-        udp: session.udp,
-        word,
     })
 }
 
@@ -95,10 +111,10 @@ pub fn find<T: Tables>(
     sets.find(tables, key).map(|(place, _)| place)
 }
 
-/// The place of the session of a client's packet for a backend, made if there is none; `None`: no
-/// port is left.
+/// The place of the session of a client's packet for a backend, if there is one, which is noted. One
+/// with another backend gets this one, with the same translation.
 #[inline(always)]
-pub fn obtain<T: Tables>(
+pub fn known<T: Tables>(
     tables: &T,
     control: &Control,
     head: &Head,
@@ -108,35 +124,81 @@ pub fn obtain<T: Tables>(
 ) -> Option<u32> {
     let key = Key6::new(head.source, head.source_port, backend.service);
     let sets = Sets::of(control, head.family, key)?;
+    let (place, entry) = sets.find(tables, key)?;
+    let fresh = first(tables, head, id, generation);
+    keep(tables, entry, sets.tag, head.signal, fresh).then_some(place)
+}
+
+/// Makes a session for a client's packet; whether it did. For the new one [`known`] says its place.
+#[inline(always)]
+pub fn open<T: Tables>(tables: &T, head: &Head, id: u16) -> Option<()> {
+    let control = tables.control()?;
+    let (backend, state) = usable(tables, id)?;
+    let key = Key6::new(head.source, head.source_port, backend.service);
+    let sets = Sets::of(control, head.family, key)?;
+    let (first_set, second_set) = (tables.nat(sets.first)?, tables.nat(sets.second)?);
     let now = flow::seen(tables.jiffies());
-    let fresh = Session {
+    let mut search = Search {
+        tables,
+        timeouts: &control.nat_timeouts,
+        first: first_set,
+        second: second_set,
+        now,
+        // Any way is as good to begin with; one that the verifier does not know it follows once.
+        way: now,
+        best_first: 0,
+        best_second: 0,
+    };
+    repeat(WAYS as u32, &mut search);
+    let of_first = sets.first * WAYS as u32 + search.best_first as u32 % WAYS as u32;
+    let of_second = sets.second * WAYS as u32 + search.best_second as u32 % WAYS as u32;
+    let (one, other) = if search.best_second > search.best_first {
+        (of_second, of_first)
+    } else {
+        (of_first, of_second)
+    };
+    // Another CPU may be faster once.
+    let place = if search.claim(one) {
+        one
+    } else if search.claim(other) {
+        other
+    } else {
+        return None;
+    };
+    let entry = entry(tables, place)?;
+    entry.claim(key);
+    let fresh = first(tables, head, id, state.generation).pack(sets.tag);
+    // An exchange, as it orders what was stored before it.
+    let claim = Session::claim(now);
+    (entry.value.compare_exchange(claim, fresh) == claim).then(|| tables.event(Event::NatRecorded))
+}
+
+/// A session whose first packet this is.
+#[inline(always)]
+fn first<T: Tables>(tables: &T, head: &Head, backend: u16, generation: u8) -> Session {
+    Session {
         value: Value {
-            backend: id,
+            backend,
             generation,
             state: State::first(head.signal),
-            seen: now,
+            seen: flow::seen(tables.jiffies()),
         },
         udp: head.protocol() == protocol::UDP,
         answered: false,
-    };
-    if let Some((place, entry)) = sets.find(tables, key)
-        && keep(tables, entry, sets.tag, head.signal, fresh)
-    {
-        return Some(place);
     }
-    make(tables, control, &sets, key, fresh)
 }
 
-/// Notes an answer in the word of a session that was read.
+/// Notes an answer.
 #[inline(always)]
-pub fn answered<T: Tables>(tables: &T, place: u32, word: u64, signal: Signal) {
+pub fn answered<T: Tables>(tables: &T, place: u32, found: Found, signal: Signal) {
+    let Found(word) = found;
     let tag = Session::tag(word);
     let (Some(entry), Some(known)) = (entry(tables, place), Session::unpack(word, tag)) else {
         return;
     };
     let next = after_answer(known, signal, flow::seen(tables.jiffies())).pack(tag);
     if next != word {
-        // Whoever was faster noted a packet too, of this session or of the one that took its place.
+        // Who was faster noted a packet too, of this session or of the one that took its place.
         entry.value.compare_exchange(word, next);
     }
 }
@@ -235,17 +297,10 @@ impl Sets {
             return None;
         }
         let hash = hash::flow6(key.0, control.flow_seed.load());
-        // The upper half of a product is the address, the rest of it, as evenly spread, the set.
-        let set = |hash: u64| {
-            let address = hash * count as u64;
-            let set = (address & 0xffff_ffff) * pool.sets as u64;
-            (first as u32 + (address >> 32) as u32) * NAT_PORT_SETS
-                + pool.first_set as u32
-                + (set >> 32) as u32
-        };
+        let first = first as u32 * NAT_PORT_SETS + pool.first_set as u32;
         Some(Self {
-            first: set(hash >> 32),
-            second: set(hash & 0xffff_ffff),
+            first: first + spread(hash >> 32, count, pool.sets),
+            second: first + spread(hash & 0xffff_ffff, count, pool.sets),
             // From the bits that say least about the sets.
             tag: flow::tag(hash << 8),
         })
@@ -254,143 +309,100 @@ impl Sets {
     /// The entry of the flow with this key, and its place.
     #[inline(always)]
     fn find<'t, T: Tables>(&self, tables: &'t T, key: Key6) -> Option<(u32, &'t Entry6)> {
-        let is = |entry: &Entry6| {
-            entry.is(key) && Session::unpack(entry.value.load(), self.tag).is_some()
-        };
-        let in_set = |number: u32| {
-            let [a, b, c, d] = &tables.nat(number)?.0;
-            let place = number * WAYS as u32;
-            if is(a) {
-                Some((place, a))
-            } else if is(b) {
-                Some((place + 1, b))
-            } else if is(c) {
-                Some((place + 2, c))
-            } else if is(d) {
-                Some((place + 3, d))
-            } else {
-                None
-            }
-        };
-        in_set(self.first).or_else(|| in_set(self.second))
+        match self.find_in(tables, self.first, key) {
+            None => self.find_in(tables, self.second, key),
+            found => found,
+        }
+    }
+
+    #[inline(always)]
+    fn find_in<'t, T: Tables>(
+        &self,
+        tables: &'t T,
+        set: u32,
+        key: Key6,
+    ) -> Option<(u32, &'t Entry6)> {
+        let [a, b, c, d] = &tables.nat(set)?.0;
+        let place = set * WAYS as u32;
+        if self.is(a, key) {
+            Some((place, a))
+        } else if self.is(b, key) {
+            Some((place + 1, b))
+        } else if self.is(c, key) {
+            Some((place + 2, c))
+        } else if self.is(d, key) {
+            Some((place + 3, d))
+        } else {
+            None
+        }
+    }
+
+    #[inline(always)]
+    fn is(&self, entry: &Entry6, key: Key6) -> bool {
+        entry.is(key) && Session::unpack(entry.value.load(), self.tag).is_some()
     }
 }
 
-/// Makes a session in one of its two sets.
+/// Spreads 32 bits of a hash over so many sets of so many addresses: the upper half of a product is
+/// the address, the rest of it, spread as evenly, the set.
 #[inline(always)]
-fn make<T: Tables>(
-    tables: &T,
-    control: &Control,
-    sets: &Sets,
-    key: Key6,
-    fresh: Session,
-) -> Option<u32> {
-    let mut search = Search {
-        tables,
-        timeouts: &control.nat_timeouts,
-        sets: [tables.nat(sets.first)?, tables.nat(sets.second)?],
-        now: fresh.value.seen,
-        round: 0,
-        best: [0; 2],
-        found: NONE,
-    };
-    repeat(ATTEMPTS * (WAYS as u32 + 1), &mut search);
-    let found = search.found;
-    if found == NONE {
-        return None;
-    }
-    let number = if found & SECOND == 0 {
-        sets.first
-    } else {
-        sets.second
-    };
-    let place = number * WAYS as u32 + found % WAYS as u32;
-    let entry = entry(tables, place)?;
-    entry.claim(key);
-    // An exchange, as it orders what was stored before it.
-    let claim = Session::claim(fresh.value.seen);
-    if entry.value.compare_exchange(claim, fresh.pack(sets.tag)) != claim {
-        return None;
-    }
-    tables.event(Event::NatRecorded);
-    Some(place)
+const fn spread(hash: u64, addresses: u8, sets: u16) -> u32 {
+    let address = hash * addresses as u64;
+    let set = (address & 0xffff_ffff) * sets as u64;
+    (address >> 32) as u32 * NAT_PORT_SETS + (set >> 32) as u32
 }
 
-/// How often a session's place is looked for: again when another CPU was faster.
-const ATTEMPTS: u32 = 3;
-
-/// [`Search::found`]: no entry, and the bit of the second set.
-const NONE: u32 = u32::MAX;
-const SECOND: u32 = WAYS as u32;
-
-/// Looks for the best entry that may be taken, and claims it: a round for each way, one to claim.
+/// Looks for the entry of each of two sets that may be taken first: a way a round.
 struct Search<'t, T> {
     tables: &'t T,
     timeouts: &'t [Shared; 2],
-    sets: [&'t Set6; 2],
+    first: &'t Set6,
+    second: &'t Set6,
     now: u32,
-    round: u32,
-    /// Of each set: how many are free in bits 32 and up, then how much can be spared and the way of
-    /// what can be spared most. The greater the word, the better.
-    best: [u64; 2],
-    /// The way that was claimed.
-    found: u32,
+    way: u32,
+    /// How many of the set are free in bits 32 and up; below, how well the one can be spared that
+    /// can be spared best, and its way. The greater the word, the better.
+    best_first: u64,
+    best_second: u64,
 }
 
 impl<T: Tables> Step for Search<'_, T> {
     #[inline(always)]
     fn step(&mut self) -> bool {
-        if self.round < WAYS as u32 {
-            let way = self.round % WAYS as u32;
-            let [first, second] = self.sets;
-            self.best[0] = self.better(self.best[0], first, way);
-            self.best[1] = self.better(self.best[1], second, way);
-            self.round += 1;
-            return true;
-        }
-        let (set, best, bit) = if self.best[1] > self.best[0] {
-            (self.sets[1], self.best[1], SECOND)
-        } else {
-            (self.sets[0], self.best[0], 0)
-        };
-        if best == 0 {
-            return false;
-        }
-        let way = best as u32 % WAYS as u32;
-        let word = &set.0[way as usize].value;
-        let before = word.load();
-        if self.spare(before) != 0
-            && word.compare_exchange(before, Session::claim(self.now)) == before
-        {
-            self.found = way | bit;
-            return false;
-        }
-        self.round = 0;
-        self.best = [0; 2];
+        self.best_first = self.better(self.best_first, self.first);
+        self.best_second = self.better(self.best_second, self.second);
+        self.way += 1;
         true
     }
 }
 
 impl<T: Tables> Search<'_, T> {
     #[inline(always)]
-    fn better(&self, best: u64, set: &Set6, way: u32) -> u64 {
-        let word = set.0[way as usize % WAYS].value.load();
-        let spare = self.spare(word) as u64;
-        let one = if spare != 0 {
-            spare * WAYS as u64 | way as u64
-        } else {
-            0
-        };
+    fn better(&self, best: u64, set: &Set6) -> u64 {
+        let way = self.way % WAYS as u32;
+        let spare = self.spare(set.0[way as usize].value.load()) as u64;
+        let one = spare * WAYS as u64 | way as u64;
         let rest = best & 0xffff_ffff;
-        let free = (best >> 32) + (spare == FREE as u64) as u64;
+        let free = (best >> 32) + (spare >> FREE_BIT);
         free << 32 | if one > rest { one } else { rest }
+    }
+
+    /// Takes the entry at a place, if it can be spared still.
+    #[inline(always)]
+    fn claim(&self, place: u32) -> bool {
+        let Some(entry) = entry(self.tables, place) else {
+            return false;
+        };
+        let word = entry.value.load();
+        let claim = Session::claim(self.now);
+        self.spare(word) != 0 && entry.value.compare_exchange(word, claim) == word
     }
 
     /// How well the entry of this word can be spared; 0: not at all.
     #[inline(always)]
     fn spare(&self, word: u64) -> u32 {
         if Session::is_free(word) {
-            return FREE;
+            return 1 << FREE_BIT;
         }
         let age = flow::age(self.now, word as u32);
         let Some(session) = Session::unpack(word, Session::tag(word)) else {
@@ -413,9 +425,9 @@ impl<T: Tables> Search<'_, T> {
     }
 }
 
-/// More than any time that is over.
+/// Better than any time that is over, which are 20 bits.
 const GONE: u32 = 1 << 20;
-const FREE: u32 = GONE + 1;
+const FREE_BIT: u32 = 21;
 
 const _: () = assert!(NAT_SETS.is_power_of_two());
 
