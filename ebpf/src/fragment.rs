@@ -25,7 +25,7 @@ use crate::{
     address,
     event::Event,
     flow, hash,
-    nat::{self, Direction, session},
+    nat::{self, session},
     packet::Packet,
     parse::{Family, Head, protocol},
     parts::Parts,
@@ -283,12 +283,12 @@ fn later<P: Packet, T: Parts>(
                 return Err(early);
             }
             if is_translated {
-                translated(packet, tables, head, place, Direction::Outward)?
+                translated(packet, tables, head, place, false)?
             } else {
                 next::SEND | (followed.service as u64) << 8 | (followed.backend as u64) << 40
             }
         }
-        Verdict::NatReturn => translated(packet, tables, head, place, Direction::Homeward)?,
+        Verdict::NatReturn => translated(packet, tables, head, place, true)?,
         verdict => Decision {
             service: followed.service,
             ..Decision::new(verdict)
@@ -305,13 +305,17 @@ fn translated<P: Packet, T: Parts>(
     tables: &T,
     head: &Head,
     place: u32,
-    direction: Direction,
+    homeward: bool,
 ) -> Result<u64, Verdict> {
-    let decision = nat::part(packet, tables, head, place, direction);
-    match decision.verdict {
+    let word = if homeward {
+        nat::part_to_client(packet, tables, head, place)
+    } else {
+        nat::part_to_backend(packet, tables, head, place)
+    };
+    match word {
         // The session is gone, or another one's now: not one that the stack could have.
-        Verdict::NatUnknown => Err(Verdict::EarlyFragment),
-        _ => Ok(decision.pack()),
+        Err(Verdict::NatUnknown) => Err(Verdict::EarlyFragment),
+        word => word,
     }
 }
 

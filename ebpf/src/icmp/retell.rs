@@ -12,24 +12,23 @@
 use crate::{
     event::Event,
     nat::{
-        self, Direction,
-        change::{self, Ends},
-        hop::Way,
+        self,
+        change::{self, Address, ports},
         session,
     },
-    packet::Packet,
+    packet::{Packet, Word},
     parse::{Family, Head, protocol},
     parts::Parts,
     rewrite::Stuck,
-    steer::{Decision, usable},
+    steer::Decision,
     sum,
     verdict::Verdict,
 };
 
 use super::quote::{self, Quote};
 
-/// Translates an error about a packet of the session at `place`, whose receiver is at the end of
-/// [`Direction::Homeward`] if `homeward` is not 0. The word is a [`Decision::pack`]ed one.
+/// Translates an error about a packet of the session at `place`: for the backend, or, if `homeward`
+/// is not 0, for the client. The word is a [`Decision::pack`]ed one.
 #[inline(always)]
 pub fn retell<P: Packet, T: Parts>(
     packet: &mut P,
@@ -38,101 +37,117 @@ pub fn retell<P: Packet, T: Parts>(
     place: u32,
     homeward: u32,
 ) -> u64 {
-    let direction = match homeward {
-        0 => Direction::Outward,
-        _ => Direction::Homeward,
+    let (told, unknown) = match homeward {
+        0 => (to_backend(packet, tables, head, place), Verdict::NoService),
+        _ => (to_client(packet, tables, head, place), Verdict::NatUnknown),
     };
-    let mut decision = Decision::new(Verdict::NoService);
-    match translate(packet, tables, head, place, direction, &mut decision) {
-        Ok(verdict) => {
+    match told {
+        Ok(decision) => {
             tables.event(Event::IcmpSteered);
-            decision.verdict = verdict;
+            decision
         }
         // There is no such session, or it is another one now.
-        Err(Verdict::NoService) if homeward != 0 => decision.verdict = Verdict::NatUnknown,
-        Err(verdict) => decision.verdict = verdict,
+        Err(Verdict::NatUnknown) => Decision::new(unknown).pack(),
+        Err(verdict) => Decision::new(verdict).pack(),
     }
-    decision.pack()
 }
 
+/// A service's packet did not reach its client. Errors are not answered, so whose this one is may
+/// stay.
 #[inline(always)]
-fn translate<P: Packet, T: Parts>(
+fn to_backend<P: Packet, T: Parts>(
     packet: &mut P,
     tables: &T,
     head: &Head,
     place: u32,
-    direction: Direction,
-    decision: &mut Decision,
-) -> Result<Verdict, Verdict> {
-    let control = tables.control().ok_or(Verdict::NoService)?;
-    let client = session::client(tables, place).ok_or(Verdict::NoService)?;
-    let (backend, state) = usable(tables, client.backend).ok_or(Verdict::NoService)?;
+) -> Result<u64, Verdict> {
+    let control = tables.control().ok_or(Verdict::NatUnknown)?;
     let mut quote = Quote::EMPTY;
-    quote::read(packet, head, &mut quote).ok_or(Verdict::NoService)?;
-    let is_udp = quote.protocol == protocol::UDP as u32;
-    if state.generation != client.generation || is_udp != client.udp {
-        return Err(Verdict::NoService);
+    quote::read(packet, head, &mut quote).ok_or(Verdict::NatUnknown)?;
+    let found = session::at(tables, place).ok_or(Verdict::NatUnknown)?;
+    let backend = nat::still(tables, found)?;
+    if !found.is_of(quote.protocol as u8) {
+        return Err(Verdict::NatUnknown);
     }
-    decision.service = client.service;
-    decision.backend = client.backend;
-    match direction {
-        Direction::Outward => {
-            decision.ifindex = backend.ifindex;
-            let ends = nat::outward(control, place, backend);
-            // An error is not answered, so whose it is may stay.
-            apply(packet, head, &quote, head.source, &ends).map_err(Stuck::verdict)?;
-            nat::frame(packet, tables, head, backend, state)?;
-            Ok(Verdict::Nat)
-        }
-        Direction::Homeward => {
-            if quote.destination_port() != backend.port
-                || quote.destination[1] != backend.addr[1]
-                || quote.destination[0] != backend.addr[0]
-            {
-                return Err(Verdict::NoService);
-            }
-            let hop = tables.hop(place).ok_or(Verdict::NoService)?;
-            let way = Way::kept(hop).ok_or(Verdict::NoService)?;
-            decision.ifindex = way.ifindex();
-            let ends = nat::homeward(&client, backend);
-            // Only the service is known to the client, and may be all that it can reach.
-            apply(packet, head, &quote, ends.source, &ends).map_err(Stuck::verdict)?;
-            way.back(packet, head.family, head.l3())
-                .ok_or(Verdict::BadBackend)?;
-            Ok(Verdict::NatReturn)
-        }
-    }
+    let client = session::client(tables, place, found).ok_or(Verdict::NatUnknown)?;
+    let (seen, port) = session::translation(control, place);
+    let ports = ports(backend.port, port);
+    tell(
+        packet,
+        head,
+        &quote,
+        &head.source,
+        &backend.addr,
+        seen,
+        ports,
+    )
+    .map_err(Stuck::verdict)?;
+    nat::frame(packet, tables, head, backend)?;
+    let decision = Decision {
+        verdict: Verdict::Nat,
+        service: client.service,
+        backend: found.backend(),
+        ifindex: backend.ifindex,
+    };
+    Ok(decision.pack())
 }
 
-/// Tells the error, from `source`, to the destination of `ends`, as one about a packet from there:
-/// of the opposite ends.
+/// A packet of ours did not reach its backend. The client knows the service, and may reach nothing
+/// else: the error is told by that.
+#[inline(always)]
+fn to_client<P: Packet, T: Parts>(
+    packet: &mut P,
+    tables: &T,
+    head: &Head,
+    place: u32,
+) -> Result<u64, Verdict> {
+    let mut quote = Quote::EMPTY;
+    quote::read(packet, head, &mut quote).ok_or(Verdict::NatUnknown)?;
+    let found = session::at(tables, place).ok_or(Verdict::NatUnknown)?;
+    let backend = nat::still(tables, found)?;
+    if !found.is_of(quote.protocol as u8)
+        || quote.destination_port() != backend.port
+        || quote.destination[1] != backend.addr[1]
+        || quote.destination[0] != backend.addr[0]
+    {
+        return Err(Verdict::NatUnknown);
+    }
+    let client = session::client(tables, place, found).ok_or(Verdict::NatUnknown)?;
+    let service = &backend.service_addr;
+    let ports = ports(client.port, backend.service_port);
+    tell(
+        packet,
+        head,
+        &quote,
+        service,
+        &client.address,
+        service,
+        ports,
+    )
+    .map_err(Stuck::verdict)?;
+    nat::homeward(packet, tables, head, place, found, client.service)
+}
+
+/// Makes it an error from `source` to `to`, about a packet from `to` to `other` with these ports.
+///
+/// Field by field, as the kernel's machine has few registers; the first one is refused where any
+/// would be.
 ///
 /// # Errors
 ///
 /// The packet is unchanged then.
 #[inline(always)]
-fn apply<P: Packet>(
+fn tell<P: Packet>(
     packet: &mut P,
     head: &Head,
     quote: &Quote,
-    source: [u64; 2],
-    ends: &Ends,
+    source: &impl Address,
+    to: &impl Address,
+    other: &impl Address,
+    ports: u32,
 ) -> Result<(), Stuck> {
-    let (at, transport) = (quote.at(), quote.transport());
     let is_udp = quote.protocol == protocol::UDP as u32;
-    // What a sum over both addresses grows by, first as quoted, then as in the error's own header.
-    let quoted = sum::words(ends.destination)
-        + sum::words(complement(head.destination))
-        + sum::words(ends.source)
-        + sum::words(complement(quote.destination));
-    let outer = sum::words(source)
-        + sum::words(complement(head.source))
-        + sum::words(ends.destination)
-        + sum::words(complement(head.destination));
-    let ports = ends.destination_port as u32 | (ends.source_port as u32) << 16;
-    let port_change = !quote.ports as u64 + ports as u64;
-
-    let checksum_at = transport + if is_udp { 6 } else { 16 };
+    let checksum_at = quote.transport() + if is_udp { 6 } else { 16 };
     let is_quoted = checksum_at + 2 <= quote.end();
     let before: u16 = if is_quoted {
         packet.load(checksum_at).ok_or(Stuck::Truncated)?
@@ -141,58 +156,62 @@ fn apply<P: Packet>(
     };
     // UDP: none was computed (RFC 768).
     let follows = is_quoted && !(is_udp && before == 0);
-    let segment = match sum::replace(before, quoted + port_change) {
-        0 if is_udp => u16::MAX,
-        checksum => checksum,
-    };
-    let message_at = head.l4() + 2;
-    let message: u16 = packet.load(message_at).ok_or(Stuck::Truncated)?;
-    let mut change = quoted + port_change;
-    let header = match head.family {
-        Family::V4 => {
-            let old: u16 = packet.load(at + 10).ok_or(Stuck::Truncated)?;
-            let new = sum::replace(old, quoted);
-            change += !old as u64 + new as u64;
-            new
-        }
-        // The message's checksum covers a pseudo header (RFC 4443 section 2.3).
-        Family::V6 => {
-            change += outer;
-            0
-        }
-    };
+    let outer = change::network(packet, head, source, to)?;
+    let addresses = readdress(packet, head, quote.at(), to, other).ok_or(Stuck::Truncated)?;
+    let port_change = put(packet, quote.transport(), ports).ok_or(Stuck::Truncated)?;
+    let mut change = addresses + port_change;
     if follows {
-        change += !before as u64 + segment as u64;
+        let checksum = match sum::replace(before, addresses + port_change) {
+            0 if is_udp => u16::MAX,
+            checksum => checksum,
+        };
+        change += put(packet, checksum_at, checksum).ok_or(Stuck::Truncated)?;
     }
-    change::part(packet, head, &Ends { source, ..*ends })?;
-    if follows {
-        packet.store(checksum_at, segment).ok_or(Stuck::Truncated)?;
-    }
-    packet.store(transport, ports).ok_or(Stuck::Truncated)?;
     match head.family {
         Family::V4 => {
-            let both = ends.destination[1] >> 32 | ends.source[1] >> 32 << 32;
-            packet.store(at + 12, both).ok_or(Stuck::Truncated)?;
-            packet.store(at + 10, header).ok_or(Stuck::Truncated)?;
+            let at = quote.at() + 10;
+            let before: u16 = packet.load(at).ok_or(Stuck::Truncated)?;
+            let checksum = sum::replace(before, addresses);
+            change += put(packet, at, checksum).ok_or(Stuck::Truncated)?;
         }
-        Family::V6 => {
-            let words = [
-                (32, ends.source[1]),
-                (24, ends.source[0]),
-                (16, ends.destination[1]),
-                (8, ends.destination[0]),
-            ];
-            for (offset, word) in words {
-                packet.store(at + offset, word).ok_or(Stuck::Truncated)?;
-            }
-        }
+        // The message's checksum covers a pseudo header (RFC 4443 section 2.3).
+        Family::V6 => change += outer,
     }
+    let at = head.l4() + 2;
+    let before: u16 = packet.load(at).ok_or(Stuck::Truncated)?;
     packet
-        .store(message_at, sum::replace(message, change))
+        .store(at, sum::replace(before, change))
         .ok_or(Stuck::Truncated)
 }
 
+/// Gives the quoted network header new ends. Returns what a sum of them grows by.
 #[inline(always)]
-const fn complement(address: [u64; 2]) -> [u64; 2] {
-    [!address[0], !address[1]]
+fn readdress<P: Packet>(
+    packet: &mut P,
+    head: &Head,
+    at: usize,
+    source: &impl Address,
+    destination: &impl Address,
+) -> Option<u64> {
+    match head.family {
+        Family::V4 => {
+            let addresses = source.word(1) >> 32 | destination.word(1) >> 32 << 32;
+            put(packet, at + 12, addresses)
+        }
+        Family::V6 => Some(
+            put(packet, at + 32, destination.word(1))?
+                + put(packet, at + 24, destination.word(0))?
+                + put(packet, at + 16, source.word(1))?
+                + put(packet, at + 8, source.word(0))?,
+        ),
+    }
+}
+
+/// Writes a word, and returns what a sum of those there grows by. What is beyond a shorter word is
+/// all ones in the complement, which is zero in the sum.
+#[inline(always)]
+fn put<P: Packet, W: Word>(packet: &mut P, at: usize, word: W) -> Option<u64> {
+    let before: W = packet.load(at)?;
+    packet.store(at, word)?;
+    Some(sum::word(!before.widen()) + sum::word(word.widen()))
 }
