@@ -509,6 +509,23 @@ fn what_no_service_is_for_passes() {
     assert_eq!(world.events(Event::FragmentFollowed), 16);
 }
 
+/// Another CPU is writing the entry: who reads it does not follow it, who would write it does not.
+#[test]
+fn an_entry_that_is_being_written_is_nobodys() {
+    const CLAIMED: u64 = 1;
+    let mut world = world(Mode::Dsr);
+    let frames = Fragmented::new(ip(VIP), UDP, 5).frames();
+    world.run(&frames[0]);
+    let (set, way, _) = recorded(&world).remove(0);
+    let mut words: [u64; 32] = world.get(maps::FRAGMENTS, set);
+    words[8 * way + 5] = CLAIMED;
+    world.set(maps::FRAGMENTS, set, words);
+    drops(&world, &frames[1], Verdict::EarlyFragment, "half written");
+    assert_eq!(world.run(&frames[0]).verdict, Verdict::Dsr);
+    assert_eq!(world.get::<32>(maps::FRAGMENTS, set), words);
+    assert_eq!(world.events(Event::FragmentRecorded), 1);
+}
+
 #[test]
 fn without_a_backend_the_host_takes_all_of_it() {
     let mut world = World::new();
@@ -532,7 +549,12 @@ fn other_hosts_fragments_pass() {
             steered[6..12].copy_from_slice(&PEER_MAC);
             passes(&world, &steered, Verdict::Delivered, &format!("{n}"));
         }
+        // What a peer sends to another address than a virtual one is its own.
         let mut sent = sent;
+        sent.raw.to = nat_address(vip);
+        sent.raw.source_mac = PEER_MAC;
+        let frame = &sent.frames()[1];
+        drops(&world, frame, Verdict::EarlyFragment, "a peer's own");
         sent.raw.to = stranger;
         for frame in sent.frames() {
             passes(&world, &frame, Verdict::NotVip, "a stranger's");
