@@ -14,6 +14,7 @@ mod icmp;
 mod modes;
 mod packets;
 mod raw;
+mod tunnel;
 mod world;
 
 use steerd_ebpf::abi::maps;
