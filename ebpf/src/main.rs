@@ -174,6 +174,11 @@ macro_rules! parts {
                 steerd_retag(packet.context().cast(), l3 as u64, to, from)
             }
 
+            #[inline(always)]
+            fn record(&self, place: u32, decision: u64) -> u64 {
+                steerd_record(place, decision)
+            }
+
             $(
                 #[inline(always)]
                 fn $name<P: Packet>(&self, packet: &mut P, head: u64 $(, $arg: $kind)*) -> u64 {
@@ -196,7 +201,8 @@ parts! {
     open = nat::open, steerd_open(backend: u16);
     answer = nat::answer, steerd_answer(address: u32);
     message = icmp::message, steerd_message();
-    part = fragment::part, steerd_part();
+    retell = icmp::retell, steerd_retell(place: u32, homeward: u32);
+    follow = fragment::follow, steerd_follow();
 }
 
 #[unsafe(no_mangle)]
@@ -225,6 +231,12 @@ pub(crate) extern "C" fn steerd_wrap6(ctx: *mut xdp_md, hash: u64, backend: u16)
 pub(crate) extern "C" fn steerd_retag(ctx: *mut xdp_md, l3: u64, to: u64, from: u64) -> u64 {
     let ctx = XdpContext::new(ctx);
     rewrite::retag(&mut Frame::new(&ctx), l3 as usize, to, from)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn steerd_record(place: u32, decision: u64) -> u64 {
+    fragment::record(&Maps, place, decision)
 }
 
 #[inline(always)]

@@ -39,8 +39,12 @@ pub trait Parts: Tables + Sized {
     fn answer<P: Packet>(&self, packet: &mut P, head: u64, address: u32) -> u64;
     /// [`crate::icmp::message`]
     fn message<P: Packet>(&self, packet: &mut P, head: u64) -> u64;
-    /// [`crate::fragment::part`]
-    fn part<P: Packet>(&self, packet: &mut P, head: u64) -> u64;
+    /// [`crate::icmp::retell`]
+    fn retell<P: Packet>(&self, packet: &mut P, head: u64, place: u32, homeward: u32) -> u64;
+    /// [`crate::fragment::follow`]
+    fn follow<P: Packet>(&self, packet: &mut P, head: u64) -> u64;
+    /// [`crate::fragment::record`]
+    fn record(&self, place: u32, decision: u64) -> u64;
     /// [`crate::rewrite::retag`]
     fn retag<P: Packet>(&self, packet: &mut P, l3: usize, destination: u64, source: u64) -> u64;
 }

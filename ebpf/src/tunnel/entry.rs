@@ -15,6 +15,7 @@
 use super::{IPV4, IPV6, UDP, link::Link};
 use crate::{
     abi::{Backend, BackendState, Control, MAC_MASK, Mode, mapped},
+    hash,
     packet::Packet,
     parse::{Family, Head, ethertype, protocol},
     parts::Parts,
@@ -155,7 +156,12 @@ impl Outer {
     /// `None`: there is no network that packets of this family could come from.
     #[inline(always)]
     fn new(control: &Control, backend: &Backend, head: &Head, is_gue: bool) -> Option<Self> {
-        let hash = head.flow_hash(control.flow_seed.load());
+        // Of fragments only the first one has ports; all go the same way.
+        let hash = if head.part.is_whole() {
+            head.flow_hash(control.flow_seed.load())
+        } else {
+            hash::client(head.source, 0)
+        };
         let destination = [backend.addr[0], backend.addr[1]];
         if destination[0] == 0 && destination[1] as u32 == 0xffff_0000 {
             Self::from4(control, destination, hash, is_gue)

@@ -7,10 +7,14 @@
 
 mod choosing;
 mod flows;
+mod fragments;
 mod golden;
 mod hostile;
+mod icmp;
+mod modes;
 mod packets;
 mod protection;
+mod raw;
 mod tunnel;
 mod world;
 
