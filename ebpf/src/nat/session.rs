@@ -296,11 +296,11 @@ impl Sets {
         if count == 0 || pool.sets == 0 {
             return None;
         }
-        let hash = hash::flow6(key.0, control.flow_seed.load());
+        let hash = spread(key, control.flow_seed.load());
         let first = first as u32 * NAT_PORT_SETS + pool.first_set as u32;
         Some(Self {
-            first: first + spread(hash >> 32, count, pool.sets),
-            second: first + spread(hash & 0xffff_ffff, count, pool.sets),
+            first: first + pick(hash >> 32, count, pool.sets),
+            second: first + pick(hash & 0xffff_ffff, count, pool.sets),
             // From the bits that say least about the sets.
             tag: flow::tag(hash << 8),
         })
@@ -343,10 +343,24 @@ impl Sets {
     }
 }
 
+/// The hash of a key. The seed comes before all else, so that nobody who does not know it can make
+/// two keys meet.
+#[inline(always)]
+const fn spread(key: Key6, seed: u64) -> u64 {
+    let Key6([first, second, third]) = key;
+    // Of IPv4 it is zero.
+    let first = if first == 0 {
+        seed
+    } else {
+        hash::mix(first ^ seed)
+    };
+    hash::mix(hash::mix(first ^ second) ^ third)
+}
+
 /// Spreads 32 bits of a hash over so many sets of so many addresses: the upper half of a product is
 /// the address, the rest of it, spread as evenly, the set.
 #[inline(always)]
-const fn spread(hash: u64, addresses: u8, sets: u16) -> u32 {
+const fn pick(hash: u64, addresses: u8, sets: u16) -> u32 {
     let address = hash * addresses as u64;
     let set = (address & 0xffff_ffff) * sets as u64;
     (address >> 32) as u32 * NAT_PORT_SETS + (set >> 32) as u32

@@ -9,6 +9,7 @@ mod bench;
 mod flows;
 mod golden;
 mod hostile;
+mod nat;
 mod packets;
 mod world;
 
