@@ -23,7 +23,7 @@ pub trait Parts: Tables + Sized {
     /// [`crate::tunnel::unwrap`]
     fn unwrap<P: Packet>(&self, packet: &mut P, head: &Head) -> u64;
     /// [`crate::nat::translate`]
-    fn translate<P: Packet>(&self, packet: &mut P, head: &Head, backend: u16) -> u64;
+    fn translate<P: Packet>(&self, packet: &mut P, head: &Head, backend: u16, place: u32) -> u64;
     /// [`crate::nat::open`]
     fn open<P: Packet>(&self, packet: &mut P, head: &Head, backend: u16) -> u64;
     /// [`crate::nat::answer`]

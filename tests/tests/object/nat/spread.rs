@@ -55,9 +55,10 @@ fn spec(client: u32, port: u16, kind: usize) -> Spec {
     }
 }
 
-/// Two sets to choose from: the first flow finds no room when most ports are taken, not before.
+/// Four sets to choose from: when the first flow finds no room, most ports are taken, each by
+/// another one, which is found again.
 #[test]
-fn ports_are_used_well_before_one_is_refused() {
+fn most_ports_are_used() {
     let mut world = world();
     const SETS: u16 = 512;
     let pool = NatPool {
@@ -68,11 +69,24 @@ fn ports_are_used_well_before_one_is_refused() {
     };
     world.control(Control::NAT_POOL, pool.pack());
     let ports = 2 * 4 * u32::from(SETS);
-    let taken = (0..ports)
-        .take_while(|&n| {
-            let flow = spec(n, 40_000, 3).build();
-            world.run(&flow).verdict == Verdict::Nat
-        })
-        .count();
-    assert!(taken * 10 > ports as usize * 7, "{taken} of {ports}");
+    let mut flows = HashMap::new();
+    for n in 0..=ports {
+        let flow = spec(n, 40_000, 3);
+        let outcome = world.run(&flow.build());
+        if outcome.verdict != Verdict::Nat {
+            assert_eq!(outcome.verdict, Verdict::NatExhausted);
+            break;
+        }
+        assert!(flows.insert(ends(&outcome.frame).0, flow).is_none());
+    }
+    for (&translation, flow) in &flows {
+        assert_eq!(translated(&world, flow), translation);
+        answered(&world, flow, &answer(flow, translation, Transport::Udp));
+    }
+    assert_eq!(world.events(Event::NatRecorded), flows.len() as u64);
+    assert!(
+        flows.len() * 10 > ports as usize * 7,
+        "{} of {ports}",
+        flows.len()
+    );
 }
