@@ -240,7 +240,7 @@ pub fn part_to_client<P: Packet, T: Parts>(
 
 /// The backend of a session, if it is still the one that it was.
 #[inline(always)]
-fn still<'t, T: Tables>(tables: &'t T, found: Found) -> Result<&'t Backend, Verdict> {
+fn still<T: Tables>(tables: &T, found: Found) -> Result<&Backend, Verdict> {
     match usable(tables, found.backend()) {
         Some((backend, state)) if state.generation == found.generation() => Ok(backend),
         _ => Err(Verdict::NatUnknown),

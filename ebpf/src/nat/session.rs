@@ -300,7 +300,7 @@ impl Sets {
         if count == 0 || pool.sets == 0 {
             return None;
         }
-        let hash = hash::flow6(key.0, control.flow_seed.load());
+        let hash = hash(key, control.flow_seed.load());
         // From the bits that say least about the sets.
         let tag = flow::tag(hash << 8);
         let hash = if which == FAR { hash::mix(hash) } else { hash };
@@ -382,6 +382,16 @@ impl Sets {
     }
 }
 
+/// The hash of a key. Its words' factors are secret, so that nobody outside can make two keys that
+/// meet, whatever the seed is.
+#[inline(always)]
+const fn hash(key: Key6, seed: u64) -> u64 {
+    let Key6([first, second, third]) = key;
+    let sum = first.wrapping_mul(seed | 1);
+    let sum = sum.wrapping_add(second.wrapping_mul(seed.rotate_left(21) | 1));
+    hash::mix(sum.wrapping_add(third.wrapping_mul(seed.rotate_left(42) | 1)))
+}
+
 /// Spreads 32 bits of a hash over so many sets of so many addresses: the upper half of a product is
 /// the address, the rest of it, spread as evenly, the set.
 #[inline(always)]
@@ -420,7 +430,7 @@ impl<T: Tables> Search<'_, T> {
     fn better(&self, best: u64, set: &Set6) -> u64 {
         let way = self.way % WAYS as u32;
         let spare = self.spare(set.0[way as usize].value.load()) as u64;
-        let one = spare * WAYS as u64 | way as u64;
+        let one = (spare * WAYS as u64) | way as u64;
         let rest = best & 0xffff_ffff;
         let free = (best >> 32) + (spare >> FREE_BIT);
         free << 32 | if one > rest { one } else { rest }
