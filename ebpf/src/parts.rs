@@ -32,7 +32,7 @@ pub trait Parts: Tables + Sized {
     /// [`crate::tunnel::too_big`]
     fn too_big<P: Packet>(&self, packet: &mut P, head: u64, mtu: u16) -> u64;
     /// [`crate::nat::translate`]
-    fn translate<P: Packet>(&self, packet: &mut P, head: u64, backend: u16) -> u64;
+    fn translate<P: Packet>(&self, packet: &mut P, head: u64, backend: u16, place: u32) -> u64;
     /// [`crate::nat::open`]
     fn open<P: Packet>(&self, packet: &mut P, head: u64, backend: u16) -> u64;
     /// [`crate::nat::answer`]

@@ -12,6 +12,7 @@ mod golden;
 mod hostile;
 mod icmp;
 mod modes;
+mod nat;
 mod packets;
 mod protection;
 mod raw;
