@@ -9,6 +9,7 @@ mod choosing;
 mod flows;
 mod golden;
 mod hostile;
+mod model;
 mod packets;
 mod protection;
 mod world;

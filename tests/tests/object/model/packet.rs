@@ -1,0 +1,475 @@
+//! Packets: sound ones, ones that lie, damaged ones, noise.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use proptest::prelude::*;
+
+use super::rig;
+use crate::world::{CLIENT_MAC, OWN_MAC, PEER_MAC};
+
+pub(super) const VIP4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 1, 25));
+pub(super) const VIP6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 0x25));
+/// The first service's.
+pub(super) const PORT: u16 = 8000;
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// How a packet is made. All that is not said is right: lengths, checksums.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    ipv6: bool,
+    protocol: u8,
+    /// Which service's port, from the first one's on.
+    service: u16,
+    /// The last byte of its address.
+    client: u8,
+    client_port: u16,
+    /// TCP's.
+    flags: u8,
+    hops: u8,
+    way: Way,
+    /// IPv4 options, padded to whole words.
+    options: Vec<u8>,
+    /// IPv6 extension headers.
+    extensions: Vec<Extension>,
+    /// TCP options, padded to whole words.
+    tcp_options: Vec<u8>,
+    payload: Vec<u8>,
+    damage: Damage,
+}
+
+/// Where a frame comes from and goes to.
+#[derive(Debug, Clone)]
+struct Way {
+    to_us: bool,
+    from_peer: bool,
+    /// Type and value.
+    tags: Vec<(u16, u16)>,
+    to: To,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum To {
+    Virtual,
+    /// The virtual IPv4 address in an IPv6 packet.
+    Mapped,
+    /// The client itself is addressed.
+    Sender,
+    Other,
+}
+
+/// An IPv6 extension header.
+#[derive(Debug, Clone, Copy)]
+enum Extension {
+    /// Its type and its length in units of eight bytes behind the first.
+    Options(u8, u8),
+    /// Segments left.
+    Routing(u8),
+    Authentication,
+    /// A fragment that is whole.
+    AtomicFragment,
+    Unknown(u8),
+}
+
+/// What is then wrong with it.
+#[derive(Debug, Clone, Default)]
+struct Damage {
+    /// The network header's length is changed by so much.
+    length: i16,
+    /// UDP's is, or TCP's words of header.
+    transport_length: i16,
+    /// The transport checksum is wrong.
+    checksum: bool,
+    /// Bytes of an Ethernet minimum behind it.
+    padding: u8,
+    /// Bytes from the network header on are others.
+    changes: Vec<(u8, u8)>,
+    /// It ends here.
+    cut: Option<u8>,
+}
+
+pub(super) fn plan() -> impl Strategy<Value = Plan> {
+    let who = (
+        any::<bool>(),
+        prop_oneof![8 => Just(TCP), 6 => Just(UDP), 1 => Just(47_u8)],
+        // Two ports more than there are services.
+        0..rig::kinds_count() + 2,
+        0_u8..8,
+        prop_oneof![12 => 40_000_u16..40_003, 1 => Just(0_u16)],
+    );
+    let what = (
+        prop_oneof![
+            4 => Just(0x02_u8), 6 => Just(0x10_u8), 2 => Just(0x11_u8), 1 => Just(0x04_u8),
+            1 => Just(0x12_u8), 1 => any::<u8>()
+        ],
+        prop_oneof![6 => Just(64_u8), 1 => 0_u8..4, 1 => any::<u8>()],
+        way(),
+        prop_oneof![6 => Just(vec![]), 1 => options()],
+        prop_oneof![6 => Just(vec![]), 2 => prop::collection::vec(extension(), 1..8)],
+        prop_oneof![4 => Just(vec![]), 4 => tcp_options()],
+        payload(),
+        prop_oneof![4 => Just(Damage::default()), 1 => damage()],
+    );
+    (who, what).prop_map(
+        |(
+            (ipv6, protocol, service, client, client_port),
+            (flags, hops, way, options, extensions, tcp_options, payload, damage),
+        )| Plan {
+            ipv6,
+            protocol,
+            service,
+            client,
+            client_port,
+            flags,
+            hops,
+            way,
+            options,
+            extensions,
+            tcp_options,
+            payload,
+            damage,
+        },
+    )
+}
+
+fn way() -> impl Strategy<Value = Way> {
+    let tag = (
+        prop::sample::select(vec![0x8100_u16, 0x88a8]),
+        prop::sample::select(vec![7_u16, 8, 0xa007, 0x6000, 0xffff]),
+    );
+    let to = prop_oneof![
+        20 => Just(To::Virtual), 1 => Just(To::Mapped), 1 => Just(To::Sender), 1 => Just(To::Other)
+    ];
+    (
+        prop_oneof![12 => Just(true), 1 => Just(false)],
+        prop_oneof![12 => Just(false), 1 => Just(true)],
+        prop_oneof![4 => Just(vec![]), 3 => prop::collection::vec(tag, 1..4)],
+        to,
+    )
+        .prop_map(|(to_us, from_peer, tags, to)| Way {
+            to_us,
+            from_peer,
+            tags,
+            to,
+        })
+}
+
+/// Options of IPv4: nothing, router alert, timestamps, routes, nonsense.
+fn options() -> impl Strategy<Value = Vec<u8>> {
+    let option = prop_oneof![
+        4 => Just(vec![1]),
+        2 => Just(vec![148, 4, 0, 0]),
+        2 => Just(vec![7, 7, 4, 0, 0, 0, 0]),
+        1 => Just(vec![0]),
+        1 => Just(vec![131, 7, 4, 0, 0, 0, 0]),
+        1 => Just(vec![137, 3, 4]),
+        1 => prop::collection::vec(any::<u8>(), 1..6),
+    ];
+    prop::collection::vec(option, 1..8).prop_map(|options| fitting(options.concat()))
+}
+
+/// Options of TCP: nothing, MSS, window scale, timestamps, nonsense.
+fn tcp_options() -> impl Strategy<Value = Vec<u8>> {
+    let mss = prop_oneof![
+        Just(1460_u16),
+        Just(1200),
+        Just(1201),
+        Just(536),
+        Just(0xffff),
+        any::<u16>()
+    ];
+    let option = prop_oneof![
+        4 => Just(vec![1]),
+        6 => mss.prop_map(|mss| [&[2, 4][..], &mss.to_be_bytes()].concat()),
+        2 => Just(vec![3, 3, 7]),
+        2 => Just(vec![4, 2]),
+        2 => Just(vec![8, 10, 0, 1, 2, 3, 4, 5, 6, 7]),
+        1 => Just(vec![0]),
+        1 => Just(vec![2]),
+        1 => Just(vec![2, 3, 0xff]),
+        1 => prop::collection::vec(any::<u8>(), 1..6),
+    ];
+    prop::collection::vec(option, 1..8).prop_map(|options| fitting(options.concat()))
+}
+
+/// At most ten words, whole ones.
+fn fitting(mut options: Vec<u8>) -> Vec<u8> {
+    options.truncate(40);
+    options.resize(options.len().next_multiple_of(4), 0);
+    options
+}
+
+fn extension() -> impl Strategy<Value = Extension> {
+    prop_oneof![
+        3 => (prop::sample::select(vec![0_u8, 60]), prop_oneof![4 => 0_u8..3, 1 => 0_u8..64])
+            .prop_map(|(kind, units)| Extension::Options(kind, units)),
+        2 => prop_oneof![4 => Just(0_u8), 1 => any::<u8>()].prop_map(Extension::Routing),
+        1 => Just(Extension::Authentication),
+        1 => Just(Extension::AtomicFragment),
+        1 => prop::sample::select(vec![135_u8, 139, 140, 253, 254]).prop_map(Extension::Unknown),
+    ]
+}
+
+/// Anything, or the beginning of a QUIC packet.
+fn payload() -> impl Strategy<Value = Vec<u8>> {
+    let quic = (
+        any::<bool>(),
+        prop_oneof![6 => Just(0x07_u8), 1 => any::<u8>()],
+        0_u8..6,
+        0_u8..20,
+    )
+        .prop_map(|(is_long, first, server, length)| {
+            let mut bytes = if is_long {
+                vec![0xc3, 0, 0, 0, 1, length]
+            } else {
+                vec![0x43]
+            };
+            bytes.extend([first, 0, server, 1, 2, 3, 4, 5]);
+            bytes
+        });
+    prop_oneof![
+        3 => prop::collection::vec(any::<u8>(), 0..40),
+        3 => quic,
+        1 => prop::collection::vec(any::<u8>(), 1000..1400),
+    ]
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    let rarely = |often| prop::bool::weighted(often);
+    (
+        prop_oneof![3 => Just(0_i16), 1 => -70_i16..20, 1 => any::<i16>()],
+        prop_oneof![3 => Just(0_i16), 1 => -30_i16..20],
+        rarely(0.2),
+        prop_oneof![3 => Just(0_u8), 1 => 0_u8..40],
+        prop_oneof![
+            2 => Just(vec![]),
+            1 => prop::collection::vec((0_u8..100, any::<u8>()), 1..5)
+        ],
+        prop::option::weighted(0.3, 14_u8..120),
+    )
+        .prop_map(
+            |(length, transport_length, checksum, padding, changes, cut)| Damage {
+                length,
+                transport_length,
+                checksum,
+                padding,
+                changes,
+                cut,
+            },
+        )
+}
+
+/// Frames whose headers lead to ours, and then are anything.
+pub(super) fn noise() -> impl Strategy<Value = Vec<u8>> {
+    let kinds = prop::sample::select(vec![
+        [8_u8, 0],
+        [0x86, 0xdd],
+        [0x81, 0],
+        [0x88, 0xa8],
+        [8, 6],
+    ]);
+    (prop::collection::vec(any::<u8>(), 14..200), kinds, 0..4_u8).prop_map(
+        |(mut frame, kind, ours)| {
+            frame[..6].copy_from_slice(&OWN_MAC);
+            frame[12..14].copy_from_slice(&kind);
+            let (version, at, octets): (u8, usize, &[u8]) = match (kind, VIP4, VIP6) {
+                ([8, 0], IpAddr::V4(vip), _) => (0x45, 30, &vip.octets()),
+                ([0x86, 0xdd], _, IpAddr::V6(vip)) => (0x60, 38, &vip.octets()),
+                _ => return frame,
+            };
+            if ours > 0 && frame.len() >= at + octets.len() {
+                frame[at..at + octets.len()].copy_from_slice(octets);
+            }
+            if ours > 1 && frame.len() > 14 {
+                frame[14] = version;
+            }
+            // No fragment, TCP or UDP.
+            if ours > 2 && frame.len() > 23 && version == 0x45 {
+                frame[20..22].fill(0);
+                frame[23] = if frame[23] % 2 == 0 { TCP } else { UDP };
+            }
+            frame
+        },
+    )
+}
+
+impl Plan {
+    pub(super) fn build(&self) -> Vec<u8> {
+        let (from, to) = (self.client(), self.destination());
+        let segment = self.segment(from, to);
+        let packet = match (from, to) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => self.ipv4(from, to, &segment),
+            (IpAddr::V6(from), IpAddr::V6(to)) => self.ipv6(from, to, &segment),
+            _ => unreachable!("one family"),
+        };
+        let mut frame = Vec::new();
+        frame.extend(if self.way.to_us {
+            OWN_MAC
+        } else {
+            [2, 9, 9, 9, 9, 9]
+        });
+        frame.extend(if self.way.from_peer {
+            PEER_MAC
+        } else {
+            CLIENT_MAC
+        });
+        for (kind, value) in &self.way.tags {
+            frame.extend(kind.to_be_bytes());
+            frame.extend(value.to_be_bytes());
+        }
+        frame.extend(if self.ipv6 { [0x86, 0xdd] } else { [8, 0] });
+        let network = frame.len();
+        frame.extend(packet);
+        frame.resize(frame.len() + usize::from(self.damage.padding), 0);
+        for &(at, byte) in &self.damage.changes {
+            if let Some(place) = frame.get_mut(network + usize::from(at)) {
+                *place = byte;
+            }
+        }
+        if let Some(cut) = self.damage.cut {
+            frame.truncate(cut.into());
+        }
+        frame
+    }
+
+    fn client(&self) -> IpAddr {
+        if self.ipv6 {
+            IpAddr::V6(Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, self.client.into()))
+        } else {
+            IpAddr::V4(Ipv4Addr::new(10, 0, 0, self.client))
+        }
+    }
+
+    fn destination(&self) -> IpAddr {
+        match (self.way.to, VIP4, self.ipv6) {
+            (To::Virtual, _, true) => VIP6,
+            (To::Virtual | To::Mapped, _, false) => VIP4,
+            (To::Mapped, IpAddr::V4(vip), true) => IpAddr::V6(vip.to_ipv6_mapped()),
+            (To::Sender, ..) => self.client(),
+            (_, _, false) => IpAddr::V4(Ipv4Addr::new(192, 168, 1, 24)),
+            (_, _, true) => IpAddr::V6(Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 0x24)),
+        }
+    }
+
+    /// The transport header and what is behind it.
+    fn segment(&self, from: IpAddr, to: IpAddr) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend(self.client_port.to_be_bytes());
+        bytes.extend((PORT + self.service).to_be_bytes());
+        let field = if self.protocol == UDP {
+            let length = (8 + self.payload.len()) as i16;
+            bytes.extend(
+                length
+                    .wrapping_add(self.damage.transport_length)
+                    .to_be_bytes(),
+            );
+            bytes.extend([0, 0]);
+            6
+        } else {
+            let words = 5 + self.tcp_options.len() as i16 / 4 + self.damage.transport_length;
+            bytes.extend([
+                0,
+                0,
+                3,
+                232,
+                0,
+                0,
+                0,
+                5,
+                (words as u8) << 4,
+                self.flags,
+                250,
+                0,
+                0,
+                0,
+                0,
+                0,
+            ]);
+            bytes.extend(&self.tcp_options);
+            16
+        };
+        bytes.extend(&self.payload);
+        let mut covered: Vec<u8> = match (from, to) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => [from.octets(), to.octets()].concat(),
+            (IpAddr::V6(from), IpAddr::V6(to)) => [from.octets(), to.octets()].concat(),
+            _ => unreachable!("one family"),
+        };
+        covered.extend((bytes.len() as u32).to_be_bytes());
+        covered.extend([0, 0, 0, self.protocol]);
+        covered.extend(&bytes);
+        let mut sum = checksum(&covered);
+        if sum == 0 && self.protocol == UDP {
+            sum = 0xffff;
+        }
+        if self.damage.checksum {
+            sum = sum.rotate_left(3) ^ 0x1111;
+        }
+        bytes[field..field + 2].copy_from_slice(&sum.to_be_bytes());
+        bytes
+    }
+
+    fn ipv4(&self, from: Ipv4Addr, to: Ipv4Addr, segment: &[u8]) -> Vec<u8> {
+        let header = 20 + self.options.len();
+        let length = ((header + segment.len()) as i16).wrapping_add(self.damage.length);
+        let mut bytes = vec![0x40 | (header / 4) as u8, 0x28];
+        bytes.extend(length.to_be_bytes());
+        bytes.extend([0x12, 0x34, 0x40, 0, self.hops, self.protocol, 0, 0]);
+        bytes.extend(from.octets());
+        bytes.extend(to.octets());
+        bytes.extend(&self.options);
+        let sum = checksum(&bytes);
+        bytes[10..12].copy_from_slice(&sum.to_be_bytes());
+        bytes.extend(segment);
+        bytes
+    }
+
+    fn ipv6(&self, from: Ipv6Addr, to: Ipv6Addr, segment: &[u8]) -> Vec<u8> {
+        let kinds: Vec<u8> = self
+            .extensions
+            .iter()
+            .map(|extension| match *extension {
+                Extension::Options(kind, _) | Extension::Unknown(kind) => kind,
+                Extension::Routing(_) => 43,
+                Extension::Authentication => 51,
+                Extension::AtomicFragment => 44,
+            })
+            .chain([self.protocol])
+            .collect();
+        let mut extensions = Vec::new();
+        for (extension, &next) in self.extensions.iter().zip(&kinds[1..]) {
+            match *extension {
+                Extension::Options(_, units) => {
+                    extensions.extend([next, units]);
+                    extensions.resize(extensions.len() + 6 + 8 * usize::from(units), 1);
+                }
+                Extension::Routing(left) => extensions.extend([next, 0, 3, left, 0, 0, 0, 0]),
+                Extension::Authentication => {
+                    extensions.extend([next, 4]);
+                    extensions.resize(extensions.len() + 22, 9);
+                }
+                Extension::AtomicFragment => extensions.extend([next, 0, 0, 0, 0, 0, 0, 7]),
+                Extension::Unknown(_) => extensions.extend([next, 0, 0, 0, 0, 0, 0, 0]),
+            }
+        }
+        let length = ((extensions.len() + segment.len()) as i16).wrapping_add(self.damage.length);
+        let mut bytes = vec![0x62, 0x80, 0xab, 0xcd];
+        bytes.extend(length.to_be_bytes());
+        bytes.extend([kinds[0], self.hops]);
+        bytes.extend(from.octets());
+        bytes.extend(to.octets());
+        bytes.extend(extensions);
+        bytes.extend(segment);
+        bytes
+    }
+}
+
+fn checksum(bytes: &[u8]) -> u16 {
+    let sum: u32 = bytes
+        .chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0)))
+        .sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !(sum as u16)
+}

@@ -1,0 +1,479 @@
+//! The object and the model, told the same, side by side.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use proptest::{prelude::*, test_runner::TestCaseError};
+use steerd_ebpf::{
+    abi::{
+        self, Affinity, BackendState, Counter, Mode, Policy, Role, Scheduler, SourceRule, mac_word,
+        maps,
+    },
+    event::Event,
+    flow::State,
+    inspect,
+    shared::Shared,
+};
+use steerd_tests::model::{
+    Action, Address, Backend, Config, Flow, FlowKey, Model, Service, SourceNetwork, Stage,
+};
+
+use super::{
+    Step,
+    packet::{self, VIP4, VIP6},
+};
+use crate::world::{
+    BACKEND_MAC, DROP, ELSEWHERE, FLOW_SEED, INGRESS, Mapped, OWN_MAC, PASS, PEER_MAC, REDIRECT,
+    SEED, TX, World,
+};
+
+/// Object and model.
+pub(super) struct Rig {
+    world: World,
+    flows4: Mapped,
+    flows6: Mapped,
+    /// What both start with.
+    config: Config,
+    /// Where each service's entry is, and the line of its ring.
+    places: Vec<(u32, u32)>,
+    model: Model,
+    /// What the counters of services and backends said at the start.
+    before: [Vec<Counter>; 2],
+    /// What the model's do.
+    counted: [BTreeMap<u32, Counter>; 2],
+}
+
+impl Rig {
+    pub(super) fn new() -> Self {
+        let mut world = World::new();
+        let config = config();
+        for ours in &config.addresses {
+            world.address(ours.address, ours.role.0);
+        }
+        let places = config
+            .services
+            .iter()
+            .map(|service| place(&mut world, service))
+            .collect();
+        Self {
+            flows4: world.mapped(maps::FLOWS4),
+            flows6: world.mapped(maps::FLOWS6),
+            world,
+            places,
+            model: Model::new(config.clone()),
+            config,
+            before: Default::default(),
+            counted: Default::default(),
+        }
+    }
+
+    /// Both as if they had just started.
+    pub(super) fn reset(&mut self) {
+        self.model = Model::new(self.config.clone());
+        for map in [&self.flows4, &self.flows6] {
+            for word in map.occupied(1).into_iter().flatten() {
+                word.store(0);
+            }
+        }
+        for at in 0..self.config.services.len() {
+            let service = self.config.services[at].clone();
+            self.ring(at, &service.ring);
+            let burst = service.burst << 16;
+            self.world
+                .set(maps::SYN_LIMITS, service.id, [0, burst, burst, 0]);
+        }
+        for (&id, backend) in &self.config.backends {
+            set_backend(&mut self.world, id, backend);
+            self.world
+                .set(maps::LOADS, u32::from(id), [0, backend.weight]);
+        }
+        self.before = self.counters();
+        self.counted = Default::default();
+    }
+
+    /// Lets something happen to both.
+    pub(super) fn step(&mut self, step: &Step) -> Result<(), TestCaseError> {
+        match step {
+            Step::Packet(plan) => self.packet(&plan.build()),
+            Step::Noise(frame) => self.packet(frame),
+            &Step::Alive(id, alive) => {
+                self.change(id, |backend| backend.alive = alive);
+                Ok(())
+            }
+            &Step::Reused(id) => {
+                self.change(id, |backend| {
+                    backend.generation = backend.generation.wrapping_add(1);
+                });
+                Ok(())
+            }
+            Step::Ring(at, ring) => {
+                // A service's connections are counted of backends with weights only.
+                let counts = |id: u16| self.config.backends.get(&id).is_some_and(|b| b.weight != 0);
+                let scheduler = self.config.services[*at].policy.scheduler();
+                let is_counted = scheduler == Scheduler::LeastConnections;
+                let ring: Vec<u16> = ring
+                    .iter()
+                    .copied()
+                    .filter(|&id| counts(id) == is_counted)
+                    .collect();
+                self.ring(*at, &ring);
+                self.model.config.services[*at].ring = ring;
+                Ok(())
+            }
+        }
+    }
+
+    fn packet(&mut self, frame: &[u8]) -> Result<(), TestCaseError> {
+        let events = self.events();
+        let seen = self.world.run(frame);
+        let said = self.model.step(frame);
+        prop_assert_eq!(seen.verdict, said.verdict, "verdict on {:02x?}", frame);
+        let action = match said.action {
+            Action::Pass => PASS,
+            Action::Drop => DROP,
+            Action::Tx => TX,
+            Action::Redirect => REDIRECT,
+        };
+        prop_assert_eq!(seen.action, action, "action of {:?}", said.verdict);
+        if said.action != Action::Drop {
+            prop_assert_eq!(
+                hex(&seen.frame),
+                hex(&said.frame),
+                "what became of {}",
+                hex(frame)
+            );
+        }
+        let happened: Vec<(Event, u64)> = Event::ALL
+            .into_iter()
+            .zip(self.events().into_iter().zip(events))
+            .map(|(event, (after, before))| (event, after - before))
+            .filter(|&(_, times)| times != 0)
+            .collect();
+        let expected: Vec<(Event, u64)> = Event::ALL
+            .into_iter()
+            .map(|event| {
+                (
+                    event,
+                    said.events.iter().filter(|&&said| said == event).count() as u64,
+                )
+            })
+            .filter(|&(_, times)| times != 0)
+            .collect();
+        prop_assert_eq!(happened, expected, "events of {}", hex(frame));
+        let ids = [
+            said.service,
+            if said.service == 0 {
+                0
+            } else {
+                u32::from(said.backend)
+            },
+        ];
+        for (counted, id) in self.counted.iter_mut().zip(ids) {
+            if id != 0 {
+                let counter = counted.entry(id).or_default();
+                counter.packets += 1;
+                counter.bytes += frame.len() as u64;
+            }
+        }
+        Ok(())
+    }
+
+    /// What both remember, and have counted.
+    pub(super) fn compare_tables(&self) -> Result<(), TestCaseError> {
+        prop_assert!(
+            !self.model.crowded(),
+            "more flows of a set than it has room for"
+        );
+        let mut flows = BTreeMap::new();
+        for (map, size) in [(&self.flows4, 2), (&self.flows6, 4)] {
+            for entry in map.occupied(size) {
+                let bytes: Vec<u8> = entry
+                    .iter()
+                    .flat_map(|word| word.load().to_ne_bytes())
+                    .collect();
+                let flow = if size == 2 {
+                    inspect::flow4(&bytes)
+                } else {
+                    inspect::flow6(&bytes)
+                };
+                let flow = flow.expect("an entry that is not free");
+                let key: FlowKey = (flow.client, flow.client_port, u32::from(flow.service));
+                let stage = match flow.state {
+                    State::New => Stage::New,
+                    State::Established => Stage::Established,
+                    State::Closing => Stage::Closing,
+                };
+                let flow = Flow {
+                    backend: flow.backend,
+                    generation: flow.generation,
+                    stage,
+                };
+                prop_assert_eq!(flows.insert(key, flow), None, "twice in the table");
+            }
+        }
+        let said: BTreeMap<FlowKey, Flow> = self
+            .model
+            .flows
+            .iter()
+            .map(|(&(client, port, service), &flow)| ((client.to_canonical(), port, service), flow))
+            .collect();
+        prop_assert_eq!(flows, said, "flow table");
+        for (&id, backend) in &self.config.backends {
+            if backend.weight != 0 {
+                let said = self.model.connections.get(&id).copied().unwrap_or(0);
+                prop_assert_eq!(
+                    self.world.connections(u32::from(id)),
+                    said,
+                    "connections of {}",
+                    id
+                );
+            }
+        }
+        for ((after, before), counted) in
+            self.counters().iter().zip(&self.before).zip(&self.counted)
+        {
+            for (id, (after, before)) in (0..).zip(after.iter().zip(before)) {
+                let seen = Counter {
+                    packets: after.packets - before.packets,
+                    bytes: after.bytes - before.bytes,
+                };
+                prop_assert_eq!(
+                    seen,
+                    counted.get(&id).copied().unwrap_or_default(),
+                    "counter {}",
+                    id
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, id: u16, change: impl FnOnce(&mut Backend)) {
+        if let Some(backend) = self.model.config.backends.get_mut(&id) {
+            change(backend);
+            set_backend(&mut self.world, id, backend);
+        }
+    }
+
+    /// Gives a service a ring, and its cursor its start.
+    fn ring(&mut self, at: usize, ring: &[u16]) {
+        let (slot, line) = self.places[at];
+        self.world.line(line, ring);
+        let mut entry: [u64; 8] = self.world.get(maps::SERVICES, slot);
+        entry[3] = ring.len() as u64 | u64::from(line) << 32;
+        entry[7] = self.model.turns(self.config.services[at].id);
+        self.world.set(maps::SERVICES, slot, entry);
+    }
+
+    fn events(&self) -> Vec<u64> {
+        let counters = self.world.counters(maps::EVENT_STATS, Event::COUNT);
+        counters.iter().map(|counter| counter.packets).collect()
+    }
+
+    fn counters(&self) -> [Vec<Counter>; 2] {
+        let last = |ids: &mut dyn Iterator<Item = u32>| ids.max().unwrap_or(0);
+        let services = last(&mut self.config.services.iter().map(|service| service.id));
+        let backends = last(&mut self.config.backends.keys().map(|&id| u32::from(id)));
+        let read = |map, last| self.world.counters(map, last as usize + 1);
+        [
+            read(maps::SERVICE_STATS, services),
+            read(maps::BACKEND_STATS, backends.max(UNUSED.into())),
+        ]
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for (at, byte) in bytes.iter().enumerate() {
+        let gap = if at % 16 == 0 { "\n  " } else { " " };
+        text.push_str(&format!("{gap}{byte:02x}"));
+    }
+    text
+}
+
+fn place(world: &mut World, service: &Service) -> (u32, u32) {
+    let Service {
+        id,
+        address,
+        port,
+        protocol,
+        policy,
+        ..
+    } = *service;
+    // A line of the rings, whatever it has first.
+    let slot = if policy.is_quic() {
+        world.quic(id, address, port, policy, &[0], &service.servers)
+    } else {
+        world.service_with(id, address, port, protocol, &[0], policy)
+    };
+    for source in &service.sources {
+        world.source(id, source.network, source.prefix.into(), source.rule);
+    }
+    let entry: [u64; 8] = world.get(maps::SERVICES, slot);
+    (slot, (entry[3] >> 32) as u32)
+}
+
+fn set_backend(world: &mut World, id: u16, backend: &Backend) {
+    let state = BackendState {
+        mac: mac_word(backend.mac),
+        generation: backend.generation,
+        mode: backend.mode,
+        alive: backend.alive,
+    };
+    let entry = abi::Backend {
+        state: Shared::new(state.pack()),
+        source: Shared::new(abi::Backend::source_word(
+            mac_word(backend.source_mac),
+            backend.vlan,
+        )),
+        ifindex: backend.ifindex,
+        mtu: 1500,
+        ..abi::Backend::default()
+    };
+    world.backend_with(id.into(), &entry);
+}
+
+/// The id of no backend.
+const UNUSED: u16 = 99;
+
+pub(super) fn any_backend() -> impl Strategy<Value = u16> {
+    let mut ids: Vec<u16> = backends().into_keys().collect();
+    ids.push(UNUSED);
+    prop::sample::select(ids)
+}
+
+/// Backends of every mode; what they have and what they have not in common is to be told apart.
+fn backends() -> BTreeMap<u16, Backend> {
+    let backend = |id: u16, mode, ifindex, vlan, weight| {
+        let mut mac = BACKEND_MAC;
+        mac[4] = id as u8;
+        let mut source_mac = OWN_MAC;
+        source_mac[4] = (ifindex % 7) as u8;
+        let backend = Backend {
+            mode,
+            mac,
+            source_mac,
+            vlan,
+            ifindex,
+            alive: true,
+            generation: id as u8,
+            weight,
+        };
+        (id, backend)
+    };
+    BTreeMap::from([
+        backend(1, Mode::Local, 0, 0, 0),
+        backend(2, Mode::Dsr, INGRESS, 0, 0),
+        backend(3, Mode::Dsr, ELSEWHERE, 0, 0),
+        backend(4, Mode::Dsr, INGRESS, 7, 0),
+        backend(5, Mode::Dsr, ELSEWHERE, 4094, 0),
+        // Through an interface that is not there.
+        backend(6, Mode::Dsr, 55, 0, 0),
+        backend(11, Mode::Dsr, INGRESS, 0, 1),
+        backend(12, Mode::Dsr, ELSEWHERE, 7, 3),
+        backend(13, Mode::Local, 0, 0, 2),
+    ])
+}
+
+/// The kinds of services, each on a port of its own: ring and policy.
+fn kinds() -> Vec<(Vec<u16>, Policy)> {
+    let all = Affinity {
+        prefix: 128,
+        port: true,
+    };
+    let network = |prefix| Affinity {
+        prefix,
+        port: false,
+    };
+    let hash = |affinity, mss, sources, limited| {
+        Policy::new(Scheduler::Hash, affinity, mss, sources, limited, false)
+    };
+    let scheduled = |scheduler| Policy::new(scheduler, all, 0, false, false, false);
+    let quic = Policy::new(Scheduler::Hash, all, 0, false, false, true);
+    vec![
+        (vec![2], Policy::default()),
+        (vec![1], Policy::default()),
+        (vec![3, 4, 5, 2, 1], Policy::default()),
+        (vec![2, 3, 6], hash(network(128), 0, false, false)),
+        (vec![2, 3, 4, 5], hash(network(123), 0, false, false)),
+        (vec![2, 3, 2, 4, 1], scheduled(Scheduler::Sequence)),
+        (vec![11, 12, 13], scheduled(Scheduler::LeastConnections)),
+        (vec![1, 2, 4], hash(all, 1200, false, false)),
+        (vec![2, 5], hash(all, 0, true, false)),
+        (vec![2, 3], hash(all, 0, false, true)),
+        (vec![3, 4], hash(network(64), 536, true, true)),
+        (vec![2, 3, 4], quic),
+        (vec![], Policy::default()),
+        (vec![UNUSED, 2], Policy::default()),
+    ]
+}
+
+/// How many kinds of services there are: their ports follow each other.
+pub(super) fn kinds_count() -> u16 {
+    kinds().len() as u16
+}
+
+/// Every kind, for TCP and UDP, IPv4 and IPv6.
+pub(super) fn services() -> Vec<Service> {
+    let mut services = Vec::new();
+    for (port, (ring, policy)) in (packet::PORT..).zip(kinds()) {
+        for (address, protocol) in [(VIP4, 6), (VIP4, 17), (VIP6, 6), (VIP6, 17)] {
+            if policy.is_quic() && protocol == 6 {
+                continue;
+            }
+            let source = |network: &str, prefix, rule| SourceNetwork {
+                network: network.parse().unwrap(),
+                prefix,
+                rule,
+            };
+            let sources = if !policy.has_sources() {
+                vec![]
+            } else if address.is_ipv4() {
+                vec![
+                    source("10.0.0.0", 29, SourceRule::Deny),
+                    source("10.0.0.2", 31, SourceRule::Allow),
+                    source("10.0.0.3", 32, SourceRule::Deny),
+                ]
+            } else {
+                vec![
+                    source("fd00:2::", 64, SourceRule::Deny),
+                    source("fd00:2::2", 127, SourceRule::Allow),
+                    source("fd00:2::3", 128, SourceRule::Deny),
+                ]
+            };
+            services.push(Service {
+                id: services.len() as u32 + 1,
+                address,
+                port,
+                protocol,
+                ring: ring.clone(),
+                policy,
+                servers: if policy.is_quic() {
+                    vec![0, 2, 3, 4, UNUSED]
+                } else {
+                    vec![]
+                },
+                sources,
+                burst: 3,
+            });
+        }
+    }
+    services
+}
+
+fn config() -> Config {
+    let virtual_address = |address: IpAddr| Address {
+        address,
+        role: Role(Role::VIRTUAL),
+    };
+    Config {
+        ingress: INGRESS,
+        interfaces: vec![ELSEWHERE],
+        own_macs: vec![OWN_MAC],
+        peer_macs: vec![PEER_MAC],
+        addresses: vec![virtual_address(VIP4), virtual_address(VIP6)],
+        services: services(),
+        backends: backends(),
+        address_seed: SEED,
+        flow_seed: FLOW_SEED,
+    }
+}
