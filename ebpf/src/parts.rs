@@ -25,8 +25,12 @@ pub trait Parts: Tables + Sized {
     fn wrap<P: Packet>(&self, packet: &mut P, head: u64, backend: u16) -> u64;
     /// [`crate::tunnel::unwrap`]
     fn unwrap<P: Packet>(&self, packet: &mut P, head: u64) -> u64;
+    /// [`crate::tunnel::too_big`]
+    fn too_big<P: Packet>(&self, packet: &mut P, head: u64, mtu: u16) -> u64;
     /// [`crate::nat::translate`]
     fn translate<P: Packet>(&self, packet: &mut P, head: u64, backend: u16) -> u64;
+    /// [`crate::nat::open`]
+    fn open<P: Packet>(&self, packet: &mut P, head: u64, backend: u16) -> u64;
     /// [`crate::nat::answer`]
     fn answer<P: Packet>(&self, packet: &mut P, head: u64, address: u32) -> u64;
     /// [`crate::icmp::message`]

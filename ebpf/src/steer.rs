@@ -21,7 +21,7 @@ use crate::{
     event::Event,
     flow::{self, Entry, Key, Key4, Key6, Set4, Set6, Value, WAYS},
     general::next,
-    hash,
+    hash, nat,
     packet::Packet,
     parse::{Family, Head, Plain, ethertype, plain4, plain6},
     parts::Parts,
@@ -175,7 +175,7 @@ fn steer<P: Packet, T: Parts>(
                     Err(stuck) => stuck.verdict(),
                 },
                 Mode::Ipip | Mode::Gue => Verdict::unpack(tables.wrap(packet, head.pack(), id)),
-                Mode::Nat => Verdict::unpack(tables.translate(packet, head.pack(), id)),
+                Mode::Nat => nat::deliver(packet, tables, head.pack(), id),
             };
             return Decision {
                 verdict,
@@ -254,7 +254,7 @@ fn deliver<P: Packet, T: Parts>(
         Mode::Local => Verdict::Local,
         Mode::Dsr => Verdict::unpack(tables.forward(packet, head, id)),
         Mode::Ipip | Mode::Gue => Verdict::unpack(tables.wrap(packet, head, id)),
-        Mode::Nat => Verdict::unpack(tables.translate(packet, head, id)),
+        Mode::Nat => nat::deliver(packet, tables, head, id),
     };
     decision
 }
@@ -394,20 +394,27 @@ fn known<'t, T: Tables>(
     service: &Service,
     head: &Head,
 ) -> Option<(u16, &'t Backend, BackendState)> {
-    if head.signal.opens() || service.policy().is_quic() {
-        return None;
-    }
-    let seed = control.flow_seed.load();
+    let hash = head.flow_hash(control.flow_seed.load());
+    let arrives = head.signal.opens() || service.policy().is_quic();
     match head.family {
         Family::V4 => {
             let key = Key4::new(head.source4(), head.source_port, service.id);
-            let hash = head.flow_hash(seed);
-            known_in(tables, &tables.set4(hash)?.0, key, hash, head)
+            let set = &tables.set4(hash)?.0;
+            if arrives {
+                // It will be needed: its line is on its way while a call is prepared.
+                let _ = set[0].key.load();
+                return None;
+            }
+            known_in(tables, set, key, hash, head)
         }
         Family::V6 => {
             let key = Key6::new(head.source, head.source_port, service.id);
-            let hash = head.flow_hash(seed);
-            known_in(tables, &tables.set6(hash)?.0, key, hash, head)
+            let set = &tables.set6(hash)?.0;
+            if arrives {
+                let _ = set[0].value.load();
+                return None;
+            }
+            known_in(tables, set, key, hash, head)
         }
     }
 }

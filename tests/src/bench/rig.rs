@@ -88,6 +88,8 @@ pub struct World {
     pub same_family: bool,
     /// Whether packets leave through the interface that they came in through.
     pub same_interface: bool,
+    /// Whether new flows are asked all that can be asked: lists of sources, a limit, their MSS.
+    pub guarded: bool,
 }
 
 /// The loaded program and its maps.
@@ -122,7 +124,7 @@ impl Rig {
                 id,
                 ring: Shared::new(u64::from(RING) | u64::from(first_line) << 32),
                 salt: hash::salt(addr, port_proto),
-                policy: Shared::new(policy().0),
+                policy: Shared::new(policy(world).0),
                 ..Service::default()
             });
         }
@@ -372,13 +374,14 @@ fn service(n: u32) -> ServiceKey {
     (address, Service::key(PORT.to_be(), protocol))
 }
 
-/// All that can be asked for of a service, but QUIC: that is for those that speak it.
-fn policy() -> Policy {
+/// How services are configured.
+fn policy(World { guarded, .. }: World) -> Policy {
     let five_tuple = Affinity {
         prefix: 128,
         port: true,
     };
-    Policy::new(Scheduler::Hash, five_tuple, MSS, true, true, false)
+    let mss = if guarded { MSS } else { 0 };
+    Policy::new(Scheduler::Hash, five_tuple, mss, guarded, guarded, false)
 }
 
 /// The address of a backend.

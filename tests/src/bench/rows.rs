@@ -70,6 +70,7 @@ const DEFAULT: World = World {
     mode: Mode::Dsr,
     same_family: true,
     same_interface: true,
+    guarded: false,
 };
 
 /// A client's data to a backend on the same segment.
@@ -153,6 +154,16 @@ fn flows() -> Vec<Row> {
             kind: Kind::Syn,
             flows: Flows::New,
             ..ack("tcp_syn_new_table_full", 1, 250.0, 854)
+        },
+        Row {
+            name: "tcp_syn_new_table_full_guarded",
+            world: World {
+                guarded: true,
+                ..DEFAULT
+            },
+            kind: Kind::Syn,
+            flows: Flows::New,
+            ..DSR
         },
         Row {
             kind: Kind::Udp,

@@ -12,6 +12,7 @@ mod hostile;
 mod model;
 mod packets;
 mod protection;
+mod tunnel;
 mod world;
 
 use steerd_ebpf::abi::maps;
