@@ -25,6 +25,11 @@ pub(super) fn is_right(bytes: &[u8]) -> bool {
     sum(bytes) == 0xffff
 }
 
+/// The checksum of bytes in which its field is zero.
+pub(super) fn of(bytes: &[u8]) -> u16 {
+    !sum(bytes)
+}
+
 /// What the field at `at` has to be after a change of what it covers. A right checksum is computed
 /// anew. A wrong one stays as wrong as it was (RFC 1624): who forwards must not hide damage.
 pub(super) fn after(before: &[u8], after: &[u8], at: usize) -> u16 {
@@ -49,13 +54,18 @@ pub(super) fn pseudo_header(
 ) -> Vec<u8> {
     let mut bytes = Vec::new();
     for address in [source, destination] {
-        match address {
-            IpAddr::V4(address) => bytes.extend(address.octets()),
-            IpAddr::V6(address) => bytes.extend(address.octets()),
-        }
+        bytes.extend(octets(address));
     }
     // Upper-layer length and next header, each in 32 bits: for IPv4 the same sum.
     bytes.extend((length as u32).to_be_bytes());
     bytes.extend(u32::from(protocol).to_be_bytes());
     bytes
+}
+
+/// The octets of an address.
+pub(super) fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
 }

@@ -1,6 +1,6 @@
 //! What the program is told.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, ops::Range};
 
 use steerd_ebpf::{
     abi::{self, FLOW4_SETS, FLOW6_SETS, Mode, Policy, SourceRule, addr_words},
@@ -24,10 +24,27 @@ pub struct Config {
     pub services: Vec<Service>,
     /// The backends by id.
     pub backends: BTreeMap<u16, Backend>,
+    /// Where wrapped IPv4 packets come from.
+    pub tunnel4: Option<Network>,
+    /// Where wrapped IPv6 packets come from.
+    pub tunnel6: Option<Network>,
+    /// The UDP port of GUE.
+    pub gue_port: u16,
+    /// The ports that translated flows may have, at each address with that role.
+    pub nat_ports: Range<u16>,
     /// The seed of the address filter.
     pub address_seed: u32,
     /// The seed of the flow table.
     pub flow_seed: u64,
+}
+
+/// A network: its address, and a mask of the bits that are its own.
+#[derive(Debug, Clone, Copy)]
+pub struct Network {
+    /// Host bits are zero.
+    pub address: IpAddr,
+    /// Of the same family.
+    pub mask: IpAddr,
 }
 
 /// An address of ours.
@@ -90,6 +107,14 @@ pub struct Backend {
     pub alive: bool,
     /// Which use of its id this is.
     pub generation: u8,
+    /// Its own address.
+    pub address: IpAddr,
+    /// Its own port.
+    pub port: u16,
+    /// The largest packet the way to it takes.
+    pub mtu: u16,
+    /// The service it belongs to; 0: it does not matter.
+    pub service: u32,
     /// Its weight, if its service counts connections; else 0.
     pub weight: u64,
 }

@@ -2,7 +2,12 @@
 
 use steerd_ebpf::{abi::Mode, verdict::Verdict};
 
-use super::{Model, checksum, config::Backend, headers::Headers, link::Link};
+use super::{
+    Model, checksum,
+    config::Backend,
+    headers::{Headers, Transport},
+    link::Link,
+};
 
 /// A packet on its way: the verdict, and what leaves through which interface.
 pub(super) type Sent = (Verdict, Option<(Vec<u8>, u32)>);
@@ -14,6 +19,7 @@ impl Model {
         link: &Link,
         packet: &[u8],
         headers: &Headers,
+        transport: &Transport,
         id: u16,
     ) -> Sent {
         let Some(backend) = self.config.backends.get(&id).cloned() else {
@@ -23,7 +29,10 @@ impl Model {
             // As it came, but for what was changed in it already.
             Mode::Local => return (Verdict::Local, Some((link.around(packet), 0))),
             Mode::Dsr => dsr(link, packet, headers, &backend),
-            Mode::Ipip | Mode::Gue | Mode::Nat => Err(Verdict::BadBackend),
+            Mode::Ipip | Mode::Gue => {
+                self.wrap(link, packet, headers, transport.source_port, &backend)
+            }
+            Mode::Nat => self.translate(link, packet, headers, transport, id, &backend),
         };
         match sent {
             Ok((verdict, frame)) => (verdict, Some((frame, backend.ifindex))),

@@ -6,8 +6,10 @@ use steerd_ebpf::verdict::Verdict;
 
 use super::link::Link;
 
+pub(super) const ICMP: u8 = 1;
 pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
+pub(super) const ICMPV6: u8 = 58;
 
 /// Transport headers further into the frame are not looked for.
 const FURTHEST: usize = 512;

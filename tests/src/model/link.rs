@@ -13,7 +13,7 @@ pub(super) struct Link {
     pub(super) to: [u8; 6],
     pub(super) from: [u8; 6],
     /// Type and value of each tag, outer first.
-    tags: Vec<[u8; 4]>,
+    pub(super) tags: Vec<[u8; 4]>,
     pub(super) is_ipv6: bool,
 }
 
@@ -69,6 +69,15 @@ impl Link {
             packet,
         ]
         .concat()
+    }
+
+    /// The way back.
+    pub(super) fn turned(&self) -> Self {
+        Self {
+            to: self.from,
+            from: self.to,
+            ..self.clone()
+        }
     }
 
     /// The header of the frame that goes on from one MAC to another, in a VLAN or in none (0): the

@@ -7,8 +7,9 @@
 //! slices, keeps flows in maps, and computes every checksum anew.
 //!
 //! * [`Config`]: what the daemon would have told the program.
-//! * [`headers`](self): the ways of a packet through its headers (RFC 791, 8200, 9293, 768).
-//! * `steering`: service, flow, backend. `admission`: who may open a flow. `forward`: what leaves.
+//! * `link`, `headers`: what a frame says (IEEE 802.1Q; RFC 791, 8200, 9293, 768).
+//! * `steering`: service, flow, backend. `admission`: who may open a flow. `forward`, `tunnel`,
+//!   `nat`, `mss`: what leaves.
 //!
 //! Two things are left out. Tables do not fill up: no run has more flows than sets have room for,
 //! which [`Model::crowded`] asserts. Time stands still: limits do not refill, nothing expires.
@@ -20,15 +21,18 @@ mod forward;
 mod headers;
 mod link;
 mod mss;
+mod nat;
 mod steering;
+mod tunnel;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
 use steerd_ebpf::{event::Event, hash, verdict::Verdict};
 
-pub use config::{Address, Backend, Config, Service, SourceNetwork, words};
+pub use config::{Address, Backend, Config, Network, Service, SourceNetwork, words};
 use headers::Headers;
 use link::Link;
+pub use nat::Session;
 
 /// What becomes of a packet in the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +96,10 @@ pub struct Model {
     pub config: Config,
     /// The flow table.
     pub flows: BTreeMap<FlowKey, Flow>,
+    /// The translated flows.
+    sessions: BTreeMap<FlowKey, Session>,
+    /// Where the frame that was sent came from.
+    given: Option<(IpAddr, u16)>,
     /// Connections of each backend of a service that counts them.
     pub connections: BTreeMap<u16, i64>,
     /// Flows that each service has placed in turn.
@@ -135,6 +143,8 @@ impl Model {
         Self {
             config,
             flows: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            given: None,
             connections: BTreeMap::new(),
             turns: BTreeMap::new(),
             left,
@@ -142,9 +152,11 @@ impl Model {
         }
     }
 
-    /// What becomes of a frame.
-    pub fn step(&mut self, frame: &[u8]) -> Outcome {
+    /// What becomes of a frame. `sent` is the frame that the program made of it: a new translated
+    /// flow has the address and port that it comes from there, if it may.
+    pub fn step(&mut self, frame: &[u8], sent: &[u8]) -> Outcome {
         self.events.clear();
+        self.given = source_of(sent);
         let decision = match self.decide(frame) {
             Ok(decision) => decision,
             Err(verdict) => Decision::new(verdict),
@@ -236,4 +248,11 @@ impl Model {
             },
         }
     }
+}
+
+/// The source address and port of a frame.
+fn source_of(frame: &[u8]) -> Option<(IpAddr, u16)> {
+    let (link, packet) = Link::read(frame).ok()?;
+    let headers = Headers::read(&link, packet, |_| true).ok()?;
+    Some((headers.source, headers.transport(packet)?.source_port))
 }

@@ -1,8 +1,10 @@
 //! The MSS that a SYN offers (RFC 9293 section 3.7.1).
 
+use std::net::IpAddr;
+
 use super::{
     checksum,
-    headers::{Headers, be16},
+    headers::{Headers, TCP, be16},
 };
 
 /// The packet with its MSS lowered to `most`; `None`: it offers none, or less.
@@ -13,30 +15,36 @@ pub(super) fn clamped(packet: &[u8], headers: &Headers, most: u16) -> Option<Vec
     }
     let mut lowered = packet.to_vec();
     lowered[at + 2..at + 4].copy_from_slice(&most.to_be_bytes());
-    // What the checksum covers ends where the network header says; padding comes behind. Who says
-    // less than there is of headers is not believed.
-    let end = match headers.end {
-        end if end >= at + 4 && end <= packet.len() => end,
-        _ => packet.len(),
-    };
-    let covered = |packet: &[u8]| {
-        let segment = &packet[headers.transport..end];
-        let mut bytes = checksum::pseudo_header(
-            headers.source,
-            headers.destination,
-            headers.protocol,
-            segment.len(),
-        );
-        let field = bytes.len() + 16;
-        bytes.extend(segment);
-        (bytes, field)
-    };
-    let (before, field) = covered(packet);
-    let (after, _) = covered(&lowered);
+    let ends = (headers.source, headers.destination);
+    let (before, field) = covered(packet, headers, ends);
+    let (after, _) = covered(&lowered, headers, ends);
     let sum = checksum::after(&before, &after, field);
     let at = headers.transport + 16;
     lowered[at..at + 2].copy_from_slice(&sum.to_be_bytes());
     Some(lowered)
+}
+
+/// What the transport checksum covers, and where it is within that: up to where the network header
+/// says that the packet ends; padding comes behind. Who says less than there is of headers, or more
+/// than there is, is not believed.
+pub(super) fn covered(
+    packet: &[u8],
+    headers: &Headers,
+    (source, destination): (IpAddr, IpAddr),
+) -> (Vec<u8>, usize) {
+    let (least, field) = if headers.protocol == TCP {
+        let words = usize::from(packet[headers.transport + 12] >> 4);
+        (words.max(5) * 4, 16)
+    } else {
+        (8, 6)
+    };
+    let is_true = headers.transport + least <= headers.end && headers.end <= packet.len();
+    let end = if is_true { headers.end } else { packet.len() };
+    let segment = &packet[headers.transport..end];
+    let mut bytes = checksum::pseudo_header(source, destination, headers.protocol, segment.len());
+    let field = bytes.len() + field;
+    bytes.extend(segment);
+    (bytes, field)
 }
 
 /// Where the MSS option is: kind 2, length 4, whole within the header.

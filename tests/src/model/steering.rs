@@ -10,7 +10,7 @@ use steerd_ebpf::{
 use super::{
     Decision, Flow, Model, Stage,
     config::{Service, words},
-    headers::{Headers, Transport},
+    headers::{Headers, Transport, UDP},
     link::Link,
     mss,
 };
@@ -24,13 +24,21 @@ const ACK: u8 = 16;
 const COMPARED: usize = 32;
 
 impl Transport {
+    pub(super) const fn is_syn(&self) -> bool {
+        self.flags & SYN != 0
+    }
+
+    pub(super) const fn is_ack(&self) -> bool {
+        self.flags & ACK != 0
+    }
+
     /// A connection is asked for.
-    const fn opens(&self) -> bool {
+    pub(super) const fn opens(&self) -> bool {
         self.flags & (FIN | SYN | RST | ACK) == SYN
     }
 
     /// A connection is over.
-    const fn closes(&self) -> bool {
+    pub(super) const fn closes(&self) -> bool {
         self.flags & (FIN | RST) != 0
     }
 }
@@ -47,24 +55,28 @@ impl Model {
         if headers.part.is_some() {
             return Err(Verdict::EarlyFragment);
         }
+        let is_ours = self.config.own_macs.contains(&link.to);
         if !headers.has_ports() {
-            return Err(if role.0 == 0 {
-                Verdict::NotVip
-            } else {
-                Verdict::NoService
-            });
+            return match role.0 {
+                0 => Err(Verdict::NotVip),
+                _ if !headers.is_wrapped() => Err(Verdict::NoService),
+                _ if !is_ours => Err(Verdict::OtherHost),
+                _ => self.unwrap(link, packet, headers),
+            };
         }
         let transport = headers.transport(packet).ok_or(Verdict::Truncated)?;
         if role.0 == 0 {
             return Err(Verdict::NotVip);
         }
-        let is_ours = self.config.own_macs.contains(&link.to);
         let Some(service) = self.service_of(headers, &transport) else {
-            return Err(if is_ours {
-                Verdict::NoService
-            } else {
-                Verdict::OtherHost
-            });
+            let is_gue =
+                headers.protocol == UDP && transport.destination_port == self.config.gue_port;
+            return match role {
+                _ if !is_ours => Err(Verdict::OtherHost),
+                role if role.is_endpoint() && is_gue => self.unwrap(link, packet, headers),
+                role if role.nat().is_some() => self.answer(packet, headers, &transport),
+                _ => Err(Verdict::NoService),
+            };
         };
         let mut decision = Decision {
             service: service.id,
@@ -91,7 +103,8 @@ impl Model {
             Ok(id) => {
                 let packet = self.clamp(packet, headers, &transport, &service);
                 decision.backend = id;
-                (decision.verdict, decision.leaving) = self.deliver(link, &packet, headers, id);
+                (decision.verdict, decision.leaving) =
+                    self.deliver(link, &packet, headers, &transport, id);
             }
         }
         Ok(decision)

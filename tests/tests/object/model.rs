@@ -10,7 +10,7 @@ mod rig;
 
 use proptest::prelude::*;
 
-use packet::{Plan, noise, plan};
+use packet::{Answer, Plan, Wrapped, answer, noise, plan, wrapped};
 use rig::Rig;
 
 /// Something that happens.
@@ -18,6 +18,10 @@ use rig::Rig;
 pub(crate) enum Step {
     /// A packet arrives.
     Packet(Plan),
+    /// A packet in another one arrives.
+    Wrapped(Wrapped),
+    /// A backend answers a translated flow.
+    Answer(Answer),
     /// A frame without much sense arrives.
     Noise(Vec<u8>),
     /// A backend dies, or lives again.
@@ -31,6 +35,8 @@ pub(crate) enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         30 => plan().prop_map(Step::Packet),
+        3 => wrapped().prop_map(Step::Wrapped),
+        4 => answer().prop_map(Step::Answer),
         3 => noise().prop_map(Step::Noise),
         1 => (rig::any_backend(), any::<bool>()).prop_map(|(id, alive)| Step::Alive(id, alive)),
         1 => rig::any_backend().prop_map(Step::Reused),

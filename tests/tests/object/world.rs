@@ -11,7 +11,9 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{Array, LpmTrie, Map, MapData, PerCpuArray, lpm_trie::Key, xdp::DevMapHash},
+    maps::{
+        Array, LpmTrie, Map, MapData, PerCpuArray, PerCpuValues, lpm_trie::Key, xdp::DevMapHash,
+    },
     programs::{TestRun, TestRunOptions, Xdp},
     util::nr_cpus,
 };
@@ -304,6 +306,15 @@ impl World {
             .unwrap();
     }
 
+    /// As if no error message had been sent lately.
+    pub(crate) fn allow_telling(&mut self) {
+        let cpus = self.cpus;
+        let map = self.ebpf.map_mut("TELL_GATE").unwrap();
+        let mut gate: PerCpuArray<&mut MapData, [u64; 2]> = PerCpuArray::try_from(map).unwrap();
+        let open = PerCpuValues::try_from(vec![[0; 2]; cpus]).unwrap();
+        gate.set(0, open, 0).unwrap();
+    }
+
     /// How often an event happened.
     pub(crate) fn events(&self, event: Event) -> u64 {
         self.counter(maps::EVENT_STATS, event as u32).packets
@@ -487,8 +498,8 @@ pub(crate) struct Mapped {
 }
 
 impl Mapped {
-    /// Its elements of so many words that are not all zero.
-    pub(crate) fn occupied(&self, words: usize) -> Vec<&[Shared]> {
+    /// Its elements of so many words that are not all zero, with their numbers.
+    pub(crate) fn occupied(&self, size: usize) -> Vec<(usize, &[Shared])> {
         const PAGE: usize = 512;
         // SAFETY: the mapping is as long, page-aligned, initialised by the kernel, and lives as long
         // as self. Programs that write to it run in `World::run` only, on this thread.
@@ -497,13 +508,21 @@ impl Mapped {
         // SAFETY: as above; `Shared` is a word.
         let shared: &[Shared] =
             unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.words) };
-        plain
+        let mut occupied = Vec::new();
+        // Most pages are empty, which one comparison tells.
+        for (page, _) in plain
             .chunks(PAGE)
-            .zip(shared.chunks(PAGE))
-            .filter(|(plain, _)| **plain != [0; PAGE])
-            .flat_map(|(_, shared)| shared.chunks(words))
-            .filter(|element| element.iter().any(|word| word.load() != 0))
-            .collect()
+            .enumerate()
+            .filter(|(_, page)| **page != [0; PAGE])
+        {
+            let first = page * PAGE;
+            for (at, element) in shared[first..first + PAGE].chunks(size).enumerate() {
+                if element.iter().any(|word| word.load() != 0) {
+                    occupied.push((first / size + at, element));
+                }
+            }
+        }
+        occupied
     }
 }
 

@@ -9,6 +9,10 @@ use crate::world::{CLIENT_MAC, OWN_MAC, PEER_MAC};
 
 pub(super) const VIP4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 1, 25));
 pub(super) const VIP6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 0x25));
+/// Where wrapped packets come to.
+pub(super) const ENDPOINT4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 1, 26));
+pub(super) const ENDPOINT6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 0x26));
+pub(super) const GUE_PORT: u16 = 6080;
 /// The first service's.
 pub(super) const PORT: u16 = 8000;
 
@@ -294,43 +298,192 @@ pub(super) fn noise() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
-impl Plan {
+/// A packet in another one.
+#[derive(Debug, Clone)]
+pub(crate) struct Wrapped {
+    /// Of which the network and what it carries is in there, damaged as it is.
+    inner: Plan,
+    ipv6: bool,
+    /// The protocol of IP, or what is between UDP's header and the packet.
+    gue: Option<Vec<u8>>,
+    /// From the network that wrapped packets come from.
+    from_network: bool,
+    to_endpoint: bool,
+    class: u8,
+    way: Way,
+    damage: Damage,
+}
+
+pub(super) fn wrapped() -> impl Strategy<Value = Wrapped> {
+    let gue = prop_oneof![
+        3 => Just(None),
+        3 => Just(Some(vec![])),
+        1 => Just(Some(vec![0, 4, 0, 0])),
+        1 => Just(Some(vec![0, 41, 0, 0])),
+        1 => Just(Some(vec![1, 41, 0, 0, 1, 2, 3, 4])),
+        1 => prop::collection::vec(any::<u8>(), 4..=8).prop_map(Some),
+    ];
+    (
+        plan(),
+        any::<bool>(),
+        gue,
+        prop::bool::weighted(0.9),
+        prop::bool::weighted(0.9),
+        any::<u8>(),
+        way(),
+        prop_oneof![4 => Just(Damage::default()), 1 => damage()],
+    )
+        .prop_map(
+            |(inner, ipv6, gue, from_network, to_endpoint, class, way, damage)| Wrapped {
+                inner,
+                ipv6,
+                gue,
+                from_network,
+                to_endpoint,
+                class,
+                way,
+                damage,
+            },
+        )
+}
+
+impl Wrapped {
     pub(super) fn build(&self) -> Vec<u8> {
-        let (from, to) = (self.client(), self.destination());
-        let segment = self.segment(from, to);
-        let packet = match (from, to) {
-            (IpAddr::V4(from), IpAddr::V4(to)) => self.ipv4(from, to, &segment),
-            (IpAddr::V6(from), IpAddr::V6(to)) => self.ipv6(from, to, &segment),
-            _ => unreachable!("one family"),
+        let mut carried = self.inner.packet();
+        let protocol = match (&self.gue, self.inner.ipv6) {
+            (Some(_), _) => UDP,
+            (None, false) => 4,
+            (None, true) => 41,
         };
+        if let Some(header) = &self.gue {
+            let length = (8 + header.len() + carried.len()) as i16;
+            let length = length
+                .wrapping_add(self.damage.transport_length)
+                .to_be_bytes();
+            let [high, low] = GUE_PORT.to_be_bytes();
+            carried = [
+                &[200, 1, high, low, length[0], length[1], 0, 0],
+                &header[..],
+                &carried,
+            ]
+            .concat();
+        }
+        let length = (carried.len() as i16).wrapping_add(self.damage.length);
+        let mut packet;
+        if self.ipv6 {
+            packet = vec![0x60 | self.class >> 4, self.class << 4, 1, 2];
+            packet.extend(length.to_be_bytes());
+            packet.extend([protocol, 64]);
+            let first = if self.from_network {
+                [0xfd, 0, 0, 0x64]
+            } else {
+                [0xfd, 0, 0, 0x65]
+            };
+            packet.extend(first);
+            packet.extend([0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
+            packet.extend(octets(if self.to_endpoint { ENDPOINT6 } else { VIP6 }));
+        } else {
+            packet = vec![0x45, self.class];
+            packet.extend(length.wrapping_add(20).to_be_bytes());
+            packet.extend([0, 0, 0x40, 0, 64, protocol, 0, 0]);
+            packet.extend([10, if self.from_network { 99 } else { 9 }, 1, 2]);
+            packet.extend(octets(if self.to_endpoint { ENDPOINT4 } else { VIP4 }));
+            let sum = checksum(&packet);
+            packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        }
+        packet.extend(carried);
+        self.way.frame(self.ipv6, packet, &self.damage)
+    }
+}
+
+/// An answer of a translated flow's backend.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    /// Of which flow.
+    pub(super) which: prop::sample::Index,
+    /// What else it is like.
+    like: Plan,
+    /// From another port than the backend's, to another one than the flow's.
+    from_elsewhere: bool,
+    to_elsewhere: bool,
+}
+
+pub(super) fn answer() -> impl Strategy<Value = Answer> {
+    (
+        any::<prop::sample::Index>(),
+        plan(),
+        prop::bool::weighted(0.05),
+        prop::bool::weighted(0.05),
+    )
+        .prop_map(|(which, like, from_elsewhere, to_elsewhere)| Answer {
+            which,
+            like,
+            from_elsewhere,
+            to_elsewhere,
+        })
+}
+
+impl Answer {
+    pub(super) fn build(&self, from: (IpAddr, u16), to: (IpAddr, u16), is_udp: bool) -> Vec<u8> {
+        let from = (from.0, from.1 ^ u16::from(self.from_elsewhere));
+        let to = (to.0, to.1 ^ (u16::from(self.to_elsewhere) << 12));
+        let mut like = self.like.clone();
+        if like.protocol == TCP || like.protocol == UDP {
+            like.protocol = if is_udp { UDP } else { TCP };
+        }
+        let packet = like.between(from, to);
+        like.way.frame(to.0.is_ipv6(), packet, &like.damage)
+    }
+}
+
+impl Way {
+    /// The frame around a packet, and what is wrong with it.
+    fn frame(&self, is_ipv6: bool, packet: Vec<u8>, damage: &Damage) -> Vec<u8> {
         let mut frame = Vec::new();
-        frame.extend(if self.way.to_us {
+        frame.extend(if self.to_us {
             OWN_MAC
         } else {
             [2, 9, 9, 9, 9, 9]
         });
-        frame.extend(if self.way.from_peer {
-            PEER_MAC
-        } else {
-            CLIENT_MAC
-        });
-        for (kind, value) in &self.way.tags {
+        frame.extend(if self.from_peer { PEER_MAC } else { CLIENT_MAC });
+        for (kind, value) in &self.tags {
             frame.extend(kind.to_be_bytes());
             frame.extend(value.to_be_bytes());
         }
-        frame.extend(if self.ipv6 { [0x86, 0xdd] } else { [8, 0] });
+        frame.extend(if is_ipv6 { [0x86, 0xdd] } else { [8, 0] });
         let network = frame.len();
         frame.extend(packet);
-        frame.resize(frame.len() + usize::from(self.damage.padding), 0);
-        for &(at, byte) in &self.damage.changes {
+        frame.resize(frame.len() + usize::from(damage.padding), 0);
+        for &(at, byte) in &damage.changes {
             if let Some(place) = frame.get_mut(network + usize::from(at)) {
                 *place = byte;
             }
         }
-        if let Some(cut) = self.damage.cut {
+        if let Some(cut) = damage.cut {
             frame.truncate(cut.into());
         }
         frame
+    }
+}
+
+impl Plan {
+    pub(super) fn build(&self) -> Vec<u8> {
+        self.way.frame(self.ipv6, self.packet(), &self.damage)
+    }
+
+    fn packet(&self) -> Vec<u8> {
+        let from = (self.client(), self.client_port);
+        self.between(from, (self.destination(), PORT + self.service))
+    }
+
+    /// The packet from one end to another.
+    fn between(&self, from: (IpAddr, u16), to: (IpAddr, u16)) -> Vec<u8> {
+        let segment = self.segment(from, to);
+        match (from.0, to.0) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => self.ipv4(from, to, &segment),
+            (IpAddr::V6(from), IpAddr::V6(to)) => self.ipv6(from, to, &segment),
+            _ => unreachable!("one family"),
+        }
     }
 
     fn client(&self) -> IpAddr {
@@ -353,10 +506,10 @@ impl Plan {
     }
 
     /// The transport header and what is behind it.
-    fn segment(&self, from: IpAddr, to: IpAddr) -> Vec<u8> {
+    fn segment(&self, (from, from_port): (IpAddr, u16), (to, to_port): (IpAddr, u16)) -> Vec<u8> {
         let mut bytes = Vec::new();
-        bytes.extend(self.client_port.to_be_bytes());
-        bytes.extend((PORT + self.service).to_be_bytes());
+        bytes.extend(from_port.to_be_bytes());
+        bytes.extend(to_port.to_be_bytes());
         let field = if self.protocol == UDP {
             let length = (8 + self.payload.len()) as i16;
             bytes.extend(
@@ -390,11 +543,7 @@ impl Plan {
             16
         };
         bytes.extend(&self.payload);
-        let mut covered: Vec<u8> = match (from, to) {
-            (IpAddr::V4(from), IpAddr::V4(to)) => [from.octets(), to.octets()].concat(),
-            (IpAddr::V6(from), IpAddr::V6(to)) => [from.octets(), to.octets()].concat(),
-            _ => unreachable!("one family"),
-        };
+        let mut covered = [octets(from), octets(to)].concat();
         covered.extend((bytes.len() as u32).to_be_bytes());
         covered.extend([0, 0, 0, self.protocol]);
         covered.extend(&bytes);
@@ -472,4 +621,11 @@ fn checksum(bytes: &[u8]) -> u16 {
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
     !(sum as u16)
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
 }
