@@ -56,7 +56,8 @@ fn sound(packet: &[u8], headers: &Headers, transport: &Transport) -> Result<(), 
         if length < 8 {
             return Err(Verdict::BadLength);
         }
-        length
+        // A first fragment says how long the whole datagram is.
+        if headers.part.is_some() { 8 } else { length }
     };
     match end {
         Some(end) if needed <= end => Ok(()),

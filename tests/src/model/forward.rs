@@ -12,6 +12,25 @@ use super::{
 /// A packet on its way: the verdict, and what leaves through which interface.
 pub(super) type Sent = (Verdict, Option<(Vec<u8>, u32)>);
 
+/// What is known of who sent a packet.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum From<'t> {
+    /// A client: its transport header.
+    Client(&'t Transport),
+    /// It is a part of a packet, or a message about one.
+    Part,
+}
+
+impl From<'_> {
+    /// The port by which packets are spread: all parts of a packet go one way.
+    const fn port(self, headers: &Headers) -> u16 {
+        match self {
+            Self::Client(transport) if headers.part.is_none() => transport.source_port,
+            _ => 0,
+        }
+    }
+}
+
 impl Model {
     /// Sends a packet to a backend.
     pub(super) fn deliver(
@@ -19,7 +38,7 @@ impl Model {
         link: &Link,
         packet: &[u8],
         headers: &Headers,
-        transport: &Transport,
+        from: From<'_>,
         id: u16,
     ) -> Sent {
         let Some(backend) = self.config.backends.get(&id).cloned() else {
@@ -30,9 +49,14 @@ impl Model {
             Mode::Local => return (Verdict::Local, Some((link.around(packet), 0))),
             Mode::Dsr => dsr(link, packet, headers, &backend),
             Mode::Ipip | Mode::Gue => {
-                self.wrap(link, packet, headers, transport.source_port, &backend)
+                self.wrap(link, packet, headers, from.port(headers), &backend)
             }
-            Mode::Nat => self.translate(link, packet, headers, transport, id, &backend),
+            Mode::Nat => match from {
+                From::Client(transport) => {
+                    self.translate(link, packet, headers, transport, id, &backend)
+                }
+                From::Part => Err(Verdict::BadBackend),
+            },
         };
         match sent {
             Ok((verdict, frame)) => (verdict, Some((frame, backend.ifindex))),

@@ -73,6 +73,14 @@ impl Headers {
         matches!(self.protocol, TCP | UDP)
     }
 
+    /// Whether it is an ICMP message.
+    pub(super) const fn is_icmp(&self) -> bool {
+        match self.source {
+            IpAddr::V4(_) => self.protocol == ICMP,
+            IpAddr::V6(_) => self.protocol == ICMPV6,
+        }
+    }
+
     /// The transport header: `None` if it is not all there.
     pub(super) fn transport(&self, packet: &[u8]) -> Option<Transport> {
         let segment = packet.get(self.transport..)?;

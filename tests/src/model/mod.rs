@@ -9,16 +9,18 @@
 //! * [`Config`]: what the daemon would have told the program.
 //! * `link`, `headers`: what a frame says (IEEE 802.1Q; RFC 791, 8200, 9293, 768).
 //! * `steering`: service, flow, backend. `admission`: who may open a flow. `forward`, `tunnel`,
-//!   `nat`, `mss`: what leaves.
+//!   `nat`, `mss`: what leaves. `icmp`, `fragments`: messages about packets, and parts of them.
 //!
 //! Two things are left out. Tables do not fill up: no run has more flows than sets have room for,
-//! which [`Model::crowded`] asserts. Time stands still: limits do not refill, nothing expires.
+//! which [`Model::crowded`] denies. Time stands still: limits do not refill, nothing expires.
 
 mod admission;
 mod checksum;
 mod config;
 mod forward;
+mod fragments;
 mod headers;
+mod icmp;
 mod link;
 mod mss;
 mod nat;
@@ -30,6 +32,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use steerd_ebpf::{event::Event, hash, verdict::Verdict};
 
 pub use config::{Address, Backend, Config, Network, Service, SourceNetwork, words};
+use fragments::{First, FragmentKey};
 use headers::Headers;
 use link::Link;
 pub use nat::Session;
@@ -98,6 +101,10 @@ pub struct Model {
     pub flows: BTreeMap<FlowKey, Flow>,
     /// The translated flows.
     sessions: BTreeMap<FlowKey, Session>,
+    /// Where first fragments went.
+    firsts: BTreeMap<FragmentKey, First>,
+    /// The translation of the session of the packet at hand.
+    touched: Option<(IpAddr, u16)>,
     /// Where the frame that was sent came from.
     given: Option<(IpAddr, u16)>,
     /// Connections of each backend of a service that counts them.
@@ -144,6 +151,8 @@ impl Model {
             config,
             flows: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            firsts: BTreeMap::new(),
+            touched: None,
             given: None,
             connections: BTreeMap::new(),
             turns: BTreeMap::new(),
@@ -157,6 +166,7 @@ impl Model {
     pub fn step(&mut self, frame: &[u8], sent: &[u8]) -> Outcome {
         self.events.clear();
         self.given = source_of(sent);
+        self.touched = None;
         let decision = match self.decide(frame) {
             Ok(decision) => decision,
             Err(verdict) => Decision::new(verdict),

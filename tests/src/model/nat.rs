@@ -90,6 +90,7 @@ impl Model {
         };
         let to = (backend.address, backend.port);
         let translated = between(packet, headers, session.translation, to)?;
+        self.touched = Some(session.translation);
         self.sessions.insert(key, session);
         let link = link.onward(backend.mac, backend.source_mac, backend.vlan);
         Ok((Verdict::Nat, link.around(&translated)))
@@ -137,15 +138,34 @@ impl Model {
         let packet = clamped.as_deref().unwrap_or(packet);
         let from = (service.address, service.port);
         let translated = between(packet, headers, from, (client, client_port))?;
-        let way = session.way.turned();
-        let decision = Decision {
-            verdict: Verdict::NatReturn,
-            service: id,
-            backend: session.backend,
-            leaving: Some((way.around(&translated), self.config.ingress)),
-        };
+        let decision = self.homeward(&key, &session, &translated);
+        self.touched = Some(session.translation);
         self.sessions.insert(key, after_answer(session, transport));
         Ok(decision)
+    }
+
+    /// The frame to the client of a session.
+    pub(super) fn homeward(&self, key: &FlowKey, session: &Session, packet: &[u8]) -> Decision {
+        Decision {
+            verdict: Verdict::NatReturn,
+            service: key.2,
+            backend: session.backend,
+            leaving: Some((session.way.turned().around(packet), self.config.ingress)),
+        }
+    }
+
+    /// The session with a translation, and its backend, if that is still the one that it was.
+    pub(super) fn session_at(
+        &self,
+        translation: Option<(IpAddr, u16)>,
+    ) -> Option<(FlowKey, Session, Backend)> {
+        let (&key, session) = self
+            .sessions
+            .iter()
+            .find(|(_, session)| Some(session.translation) == translation)?;
+        let backend = self.config.backends.get(&session.backend)?;
+        let is_same = backend.generation == session.generation;
+        is_same.then(|| (key, session.clone(), backend.clone()))
     }
 
     /// The translation that was given to a flow, if it could be had.
@@ -214,10 +234,7 @@ fn between(
     from: (IpAddr, u16),
     to: (IpAddr, u16),
 ) -> Result<Vec<u8>, Verdict> {
-    let mut new = packet.to_vec();
-    let at = if headers.source.is_ipv4() { 12 } else { 8 };
-    let addresses = [checksum::octets(from.0), checksum::octets(to.0)].concat();
-    new[at..at + addresses.len()].copy_from_slice(&addresses);
+    let mut new = readdressed(packet, headers, from.0, to.0)?;
     let (before, field) = mss::covered(packet, headers, (headers.source, headers.destination));
     let ports = [from.1.to_be_bytes(), to.1.to_be_bytes()].concat();
     new[headers.transport..headers.transport + 4].copy_from_slice(&ports);
@@ -232,14 +249,25 @@ fn between(
         let at = headers.transport + if headers.protocol == UDP { 6 } else { 16 };
         new[at..at + 2].copy_from_slice(&sum.to_be_bytes());
     }
-    // The header's checksum covers addresses and hops.
+    Ok(new)
+}
+
+/// The packet, a hop older, with other addresses in its network header.
+pub(super) fn readdressed(
+    packet: &[u8],
+    headers: &Headers,
+    from: IpAddr,
+    to: IpAddr,
+) -> Result<Vec<u8>, Verdict> {
+    let mut new = aged(packet, headers)?;
+    let at = if headers.source.is_ipv4() { 12 } else { 8 };
+    let addresses = [checksum::octets(from), checksum::octets(to)].concat();
+    new[at..at + addresses.len()].copy_from_slice(&addresses);
     if headers.source.is_ipv4() {
-        new[8] = new[8].checked_sub(1).ok_or(Verdict::TtlExpired)?;
+        new[10..12].copy_from_slice(&packet[10..12]);
         let header = usize::from(packet[0] & 0xf) * 4;
         let sum = checksum::after(&packet[..header], &new[..header], 10);
         new[10..12].copy_from_slice(&sum.to_be_bytes());
-    } else {
-        new[7] = new[7].checked_sub(1).ok_or(Verdict::TtlExpired)?;
     }
     Ok(new)
 }

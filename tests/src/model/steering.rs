@@ -1,5 +1,7 @@
 //! Service, flow and backend of a packet.
 
+use std::net::IpAddr;
+
 use steerd_ebpf::{
     abi::{self, Scheduler},
     event::Event,
@@ -10,6 +12,7 @@ use steerd_ebpf::{
 use super::{
     Decision, Flow, Model, Stage,
     config::{Service, words},
+    forward::From,
     headers::{Headers, Transport, UDP},
     link::Link,
     mss,
@@ -51,30 +54,83 @@ impl Model {
         packet: &[u8],
         headers: &Headers,
     ) -> Result<Decision, Verdict> {
+        if let Some(part) = headers.part {
+            return self.fragment(link, packet, headers, part);
+        }
+        if headers.has_ports() {
+            return self.any(link, packet, headers);
+        }
+        if headers.is_icmp() {
+            return self.message(link, packet, headers);
+        }
+        if self.config.role(headers.destination).0 == 0 {
+            return Err(Verdict::NotVip);
+        }
+        if !headers.is_wrapped() {
+            return Err(Verdict::NoService);
+        }
+        if !self.config.own_macs.contains(&link.to) {
+            return Err(Verdict::OtherHost);
+        }
+        self.unwrap(link, packet, headers)
+    }
+
+    /// Whether a packet that is for no service, or not for sure, is for this host: in a frame to
+    /// it, and not on its way from a peer that steered it here already. To other addresses peers
+    /// send for themselves: they may be backends of translated flows.
+    pub(super) fn is_for_us(&self, link: &Link, headers: &Headers) -> Result<(), Verdict> {
         let role = self.config.role(headers.destination);
-        if headers.part.is_some() {
-            return Err(Verdict::EarlyFragment);
-        }
-        let is_ours = self.config.own_macs.contains(&link.to);
-        if !headers.has_ports() {
-            return match role.0 {
-                0 => Err(Verdict::NotVip),
-                _ if !headers.is_wrapped() => Err(Verdict::NoService),
-                _ if !is_ours => Err(Verdict::OtherHost),
-                _ => self.unwrap(link, packet, headers),
-            };
-        }
-        let transport = headers.transport(packet).ok_or(Verdict::Truncated)?;
         if role.0 == 0 {
             return Err(Verdict::NotVip);
         }
-        let Some(service) = self.service_of(headers, &transport) else {
-            let is_gue =
-                headers.protocol == UDP && transport.destination_port == self.config.gue_port;
+        if !self.config.own_macs.contains(&link.to) {
+            return Err(Verdict::OtherHost);
+        }
+        if role.is_virtual() && self.config.peer_macs.contains(&link.from) {
+            return Err(Verdict::Delivered);
+        }
+        Ok(())
+    }
+
+    /// Decides about a TCP or UDP packet.
+    pub(super) fn any(
+        &mut self,
+        link: &Link,
+        packet: &[u8],
+        headers: &Headers,
+    ) -> Result<Decision, Verdict> {
+        let transport = headers.transport(packet).ok_or(Verdict::Truncated)?;
+        let decision = self.of_transport(link, packet, headers, &transport)?;
+        // Whom it went to, or would have.
+        if headers.is_extended && decision.backend != 0 {
+            self.events.push(match headers.source {
+                IpAddr::V4(_) => Event::Ipv4Options,
+                IpAddr::V6(_) => Event::Ipv6Extensions,
+            });
+        }
+        Ok(decision)
+    }
+
+    fn of_transport(
+        &mut self,
+        link: &Link,
+        packet: &[u8],
+        headers: &Headers,
+        transport: &Transport,
+    ) -> Result<Decision, Verdict> {
+        let role = self.config.role(headers.destination);
+        if role.0 == 0 {
+            return Err(Verdict::NotVip);
+        }
+        let is_ours = self.config.own_macs.contains(&link.to);
+        let Some(service) = self.service_of(headers, transport) else {
+            let is_gue = headers.protocol == UDP
+                && headers.part.is_none()
+                && transport.destination_port == self.config.gue_port;
             return match role {
                 _ if !is_ours => Err(Verdict::OtherHost),
                 role if role.is_endpoint() && is_gue => self.unwrap(link, packet, headers),
-                role if role.nat().is_some() => self.answer(packet, headers, &transport),
+                role if role.nat().is_some() => self.answer(packet, headers, transport),
                 _ => Err(Verdict::NoService),
             };
         };
@@ -89,22 +145,16 @@ impl Model {
             decision.verdict = Verdict::Delivered;
             return Ok(decision);
         }
-        if headers.is_extended {
-            self.events.push(match headers.source {
-                std::net::IpAddr::V4(_) => Event::Ipv4Options,
-                std::net::IpAddr::V6(_) => Event::Ipv6Extensions,
-            });
-        }
-        match self.backend_of(packet, headers, &transport, &service) {
+        match self.backend_of(packet, headers, transport, &service) {
             Err((id, verdict)) => {
                 decision.backend = id;
                 decision.verdict = verdict;
             }
             Ok(id) => {
-                let packet = self.clamp(packet, headers, &transport, &service);
+                let packet = self.clamp(packet, headers, transport, &service);
                 decision.backend = id;
                 (decision.verdict, decision.leaving) =
-                    self.deliver(link, &packet, headers, &transport, id);
+                    self.deliver(link, &packet, headers, From::Client(transport), id);
             }
         }
         Ok(decision)
@@ -152,7 +202,9 @@ impl Model {
             .map_err(|verdict| (0, verdict))?;
         let id = match named {
             Some(named) => named,
-            None => self.chosen(headers, transport, service).unwrap_or(0),
+            None => self
+                .chosen((headers.source, transport.source_port), service)
+                .unwrap_or(0),
         };
         if id == 0 {
             return Err((0, Verdict::NoBackend));
@@ -184,7 +236,7 @@ impl Model {
     }
 
     /// Whether a flow may stay where it is.
-    fn keeps(&self, flow: &Flow) -> bool {
+    pub(super) fn keeps(&self, flow: &Flow) -> bool {
         self.config
             .backends
             .get(&flow.backend)
@@ -213,17 +265,16 @@ impl Model {
     }
 
     /// Whom the scheduler gives a new flow.
-    fn chosen(
+    pub(super) fn chosen(
         &mut self,
-        headers: &Headers,
-        transport: &Transport,
+        (client, port): (IpAddr, u16),
         service: &Service,
     ) -> Option<u16> {
         let slots = service.ring.len();
         if slots == 0 {
             return None;
         }
-        let (client, port) = (words(headers.source), transport.source_port.to_be());
+        let (client, port) = (words(client), port.to_be());
         match service.policy.scheduler() {
             Scheduler::Hash => {
                 let key = abi::Service::key(service.port.to_be(), service.protocol);

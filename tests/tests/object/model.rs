@@ -10,7 +10,7 @@ mod rig;
 
 use proptest::prelude::*;
 
-use packet::{Answer, Plan, Wrapped, answer, noise, plan, wrapped};
+use packet::{Answer, Message, Plan, Wrapped, answer, message, noise, plan, wrapped};
 use rig::Rig;
 
 /// Something that happens.
@@ -22,6 +22,8 @@ pub(crate) enum Step {
     Wrapped(Wrapped),
     /// A backend answers a translated flow.
     Answer(Answer),
+    /// An ICMP message arrives.
+    Message(Message),
     /// A frame without much sense arrives.
     Noise(Vec<u8>),
     /// A backend dies, or lives again.
@@ -37,6 +39,7 @@ fn step() -> impl Strategy<Value = Step> {
         30 => plan().prop_map(Step::Packet),
         3 => wrapped().prop_map(Step::Wrapped),
         4 => answer().prop_map(Step::Answer),
+        4 => message().prop_map(Step::Message),
         3 => noise().prop_map(Step::Noise),
         1 => (rig::any_backend(), any::<bool>()).prop_map(|(id, alive)| Step::Alive(id, alive)),
         1 => rig::any_backend().prop_map(Step::Reused),

@@ -40,7 +40,19 @@ pub(crate) struct Plan {
     /// TCP options, padded to whole words.
     tcp_options: Vec<u8>,
     payload: Vec<u8>,
+    /// Which part of the packet it is.
+    part: Option<Piece>,
     damage: Damage,
+}
+
+/// A fragment: units of eight bytes.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    identification: u8,
+    from: u16,
+    units: u16,
+    /// Others follow, whatever the rest of the packet is.
+    more: bool,
 }
 
 /// Where a frame comes from and goes to.
@@ -113,12 +125,13 @@ pub(super) fn plan() -> impl Strategy<Value = Plan> {
         prop_oneof![6 => Just(vec![]), 2 => prop::collection::vec(extension(), 1..8)],
         prop_oneof![4 => Just(vec![]), 4 => tcp_options()],
         payload(),
+        prop_oneof![5 => Just(None), 1 => piece().prop_map(Some)],
         prop_oneof![4 => Just(Damage::default()), 1 => damage()],
     );
     (who, what).prop_map(
         |(
             (ipv6, protocol, service, client, client_port),
-            (flags, hops, way, options, extensions, tcp_options, payload, damage),
+            (flags, hops, way, options, extensions, tcp_options, payload, part, damage),
         )| Plan {
             ipv6,
             protocol,
@@ -132,9 +145,27 @@ pub(super) fn plan() -> impl Strategy<Value = Plan> {
             extensions,
             tcp_options,
             payload,
+            part,
             damage,
         },
     )
+}
+
+fn piece() -> impl Strategy<Value = Piece> {
+    let place = prop_oneof![
+        4 => Just((0_u16, 3_u16)),
+        4 => Just((3, 3)),
+        1 => (0_u16..4, 0_u16..6),
+        1 => (any::<u16>().prop_map(|from| from & 0x1fff), 0_u16..6),
+    ];
+    (0_u8..2, place, prop::bool::weighted(0.7)).prop_map(|(identification, (from, units), more)| {
+        Piece {
+            identification,
+            from,
+            units,
+            more,
+        }
+    })
 }
 
 fn way() -> impl Strategy<Value = Way> {
@@ -436,6 +467,101 @@ impl Answer {
     }
 }
 
+/// An ICMP message.
+#[derive(Debug, Clone)]
+pub(crate) struct Message {
+    /// Its network header, and where it comes from and goes to.
+    like: Plan,
+    kind: u8,
+    code: u8,
+    /// What it is about: a packet to who sends this one.
+    about: Plan,
+    /// How many bytes of that it has.
+    quoted: u16,
+    /// It is about a packet to a backend, of the translated flow with this number.
+    pub(super) of_session: Option<prop::sample::Index>,
+}
+
+pub(super) fn message() -> impl Strategy<Value = Message> {
+    let kind = prop_oneof![
+        6 => prop::sample::select(vec![3_u8, 11, 12, 1, 2, 4]),
+        3 => prop::sample::select(vec![8_u8, 128]),
+        1 => any::<u8>(),
+    ];
+    (
+        plan(),
+        kind,
+        0_u8..5,
+        plan(),
+        prop_oneof![2 => Just(28_u16), 2 => Just(1400), 1 => 0_u16..100],
+        prop::option::weighted(0.4, any::<prop::sample::Index>()),
+    )
+        .prop_map(|(like, kind, code, about, quoted, of_session)| Message {
+            like,
+            kind,
+            code,
+            about,
+            quoted,
+            of_session,
+        })
+}
+
+impl Message {
+    /// About a packet of a service's.
+    pub(super) fn build(&self) -> Vec<u8> {
+        let mut about = self.about.clone();
+        about.ipv6 = self.like.ipv6;
+        let vip = if about.ipv6 { VIP6 } else { VIP4 };
+        let client = (about.client(), about.client_port);
+        self.about(
+            self.like.destination(),
+            about.between((vip, PORT + about.service), client),
+        )
+    }
+
+    /// About one from one end of a translated flow to another.
+    pub(super) fn build_about(
+        &self,
+        from: (IpAddr, u16),
+        to: (IpAddr, u16),
+        is_udp: bool,
+    ) -> Vec<u8> {
+        let mut about = self.about.clone();
+        about.ipv6 = from.0.is_ipv6();
+        about.protocol = if is_udp { UDP } else { TCP };
+        self.about(from.0, about.between(from, to))
+    }
+
+    fn about(&self, to: IpAddr, mut quote: Vec<u8>) -> Vec<u8> {
+        let mut like = self.like.clone();
+        like.ipv6 = to.is_ipv6();
+        like.protocol = if like.ipv6 { 58 } else { 1 };
+        let from = like.client();
+        let at_least = if like.ipv6 { 48 } else { 28 };
+        quote.truncate(if self.quoted == 28 {
+            at_least
+        } else {
+            self.quoted.into()
+        });
+        let mut message = vec![self.kind, self.code, 0, 0, 0, 0, 5, 0];
+        message.extend(quote);
+        let mut covered = Vec::new();
+        if like.ipv6 {
+            covered = [octets(from), octets(to)].concat();
+            covered.extend((message.len() as u32).to_be_bytes());
+            covered.extend([0, 0, 0, 58]);
+        }
+        covered.extend(&message);
+        let mut sum = checksum(&covered);
+        if like.damage.checksum {
+            sum = sum.rotate_left(3) ^ 0x1111;
+        }
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        like.way
+            .frame(like.ipv6, like.carrying(from, to, &message), &like.damage)
+    }
+}
+
 impl Way {
     /// The frame around a packet, and what is wrong with it.
     fn frame(&self, is_ipv6: bool, packet: Vec<u8>, damage: &Damage) -> Vec<u8> {
@@ -479,9 +605,19 @@ impl Plan {
     /// The packet from one end to another.
     fn between(&self, from: (IpAddr, u16), to: (IpAddr, u16)) -> Vec<u8> {
         let segment = self.segment(from, to);
-        match (from.0, to.0) {
-            (IpAddr::V4(from), IpAddr::V4(to)) => self.ipv4(from, to, &segment),
-            (IpAddr::V6(from), IpAddr::V6(to)) => self.ipv6(from, to, &segment),
+        self.carrying(from.0, to.0, &segment)
+    }
+
+    /// The packet, or the part of it, that carries this.
+    fn carrying(&self, from: IpAddr, to: IpAddr, segment: &[u8]) -> Vec<u8> {
+        let segment = match self.part {
+            None => segment,
+            // Of a later one whatever is there: nobody looks at it.
+            Some(piece) => &segment[..segment.len().min(usize::from(piece.units) * 8)],
+        };
+        match (from, to) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => self.ipv4(from, to, segment),
+            (IpAddr::V6(from), IpAddr::V6(to)) => self.ipv6(from, to, segment),
             _ => unreachable!("one family"),
         }
     }
@@ -563,7 +699,15 @@ impl Plan {
         let length = ((header + segment.len()) as i16).wrapping_add(self.damage.length);
         let mut bytes = vec![0x40 | (header / 4) as u8, 0x28];
         bytes.extend(length.to_be_bytes());
-        bytes.extend([0x12, 0x34, 0x40, 0, self.hops, self.protocol, 0, 0]);
+        match self.part {
+            None => bytes.extend([0x12, 0x34, 0x40, 0]),
+            Some(piece) => {
+                let place = piece.from | u16::from(piece.more) << 13;
+                bytes.extend([0x77, piece.identification]);
+                bytes.extend(place.to_be_bytes());
+            }
+        }
+        bytes.extend([self.hops, self.protocol, 0, 0]);
         bytes.extend(from.octets());
         bytes.extend(to.octets());
         bytes.extend(&self.options);
@@ -583,6 +727,7 @@ impl Plan {
                 Extension::Authentication => 51,
                 Extension::AtomicFragment => 44,
             })
+            .chain(self.part.map(|_| 44))
             .chain([self.protocol])
             .collect();
         let mut extensions = Vec::new();
@@ -600,6 +745,12 @@ impl Plan {
                 Extension::AtomicFragment => extensions.extend([next, 0, 0, 0, 0, 0, 0, 7]),
                 Extension::Unknown(_) => extensions.extend([next, 0, 0, 0, 0, 0, 0, 0]),
             }
+        }
+        if let Some(piece) = self.part {
+            let place = piece.from << 3 | u16::from(piece.more);
+            extensions.extend([self.protocol, 0]);
+            extensions.extend(place.to_be_bytes());
+            extensions.extend([0, 0, 0x77, piece.identification]);
         }
         let length = ((extensions.len() + segment.len()) as i16).wrapping_add(self.damage.length);
         let mut bytes = vec![0x62, 0x80, 0xab, 0xcd];

@@ -17,13 +17,13 @@ use steerd_ebpf::{
     shared::Shared,
 };
 use steerd_tests::model::{
-    Action, Address, Backend, Config, Flow, FlowKey, Model, Network, Service, SourceNetwork, Stage,
-    words,
+    Action, Address, Backend, Config, Flow, FlowKey, Model, Network, Service, Session,
+    SourceNetwork, Stage, words,
 };
 
 use super::{
     Step,
-    packet::{self, Answer, ENDPOINT4, ENDPOINT6, GUE_PORT, VIP4, VIP6},
+    packet::{self, Answer, ENDPOINT4, ENDPOINT6, GUE_PORT, Message, VIP4, VIP6},
 };
 use crate::world::{
     BACKEND_MAC, DROP, ELSEWHERE, FLOW_SEED, INGRESS, Mapped, OWN_MAC, PASS, PEER_MAC, REDIRECT,
@@ -37,6 +37,7 @@ pub(super) struct Rig {
     flows6: Mapped,
     sessions: Mapped,
     hops: Mapped,
+    fragments: Mapped,
     /// What both start with.
     config: Config,
     /// Where each service's entry is, and the line of its ring.
@@ -66,6 +67,7 @@ impl Rig {
             flows6: world.mapped(maps::FLOWS6),
             sessions: world.mapped(maps::NAT),
             hops: world.mapped(maps::NAT_HOPS),
+            fragments: world.mapped(maps::FRAGMENTS),
             world,
             places,
             model: Model::new(config.clone()),
@@ -78,7 +80,13 @@ impl Rig {
     /// Both as if they had just started.
     pub(super) fn reset(&mut self) {
         self.model = Model::new(self.config.clone());
-        for map in [&self.flows4, &self.flows6, &self.sessions, &self.hops] {
+        for map in [
+            &self.flows4,
+            &self.flows6,
+            &self.sessions,
+            &self.hops,
+            &self.fragments,
+        ] {
             for word in map.occupied(1).into_iter().flat_map(|(_, element)| element) {
                 word.store(0);
             }
@@ -105,6 +113,7 @@ impl Rig {
             Step::Packet(plan) => self.packet(&plan.build()),
             Step::Wrapped(wrapped) => self.packet(&wrapped.build()),
             Step::Answer(answer) => self.answer(answer),
+            Step::Message(message) => self.message(message),
             Step::Noise(frame) => self.packet(frame),
             &Step::Alive(id, alive) => {
                 self.change(id, |backend| backend.alive = alive);
@@ -138,16 +147,34 @@ impl Rig {
 
     /// An answer of one of the sessions that there are, if there is one.
     fn answer(&mut self, answer: &Answer) -> Result<(), TestCaseError> {
+        match self.session(&answer.which) {
+            Some((backend, session)) => {
+                self.packet(&answer.build(backend, session.translation, session.is_udp))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn message(&mut self, message: &Message) -> Result<(), TestCaseError> {
+        let session = message.of_session.and_then(|which| self.session(&which));
+        let frame = match session {
+            Some((backend, session)) => {
+                message.build_about(session.translation, backend, session.is_udp)
+            }
+            None => message.build(),
+        };
+        self.packet(&frame)
+    }
+
+    /// One of the sessions, and its backend's address and port.
+    fn session(&self, which: &prop::sample::Index) -> Option<((IpAddr, u16), Session)> {
         let sessions = self.model.sessions();
         if sessions.is_empty() {
-            return Ok(());
+            return None;
         }
-        let (_, session) = answer.which.get(&sessions);
-        let Some(backend) = self.config.backends.get(&session.backend) else {
-            return Ok(());
-        };
-        let from = (backend.address, backend.port);
-        self.packet(&answer.build(from, session.translation, session.is_udp))
+        let (_, session) = which.get(&sessions).clone();
+        let backend = self.config.backends.get(&session.backend)?;
+        Some(((backend.address, backend.port), session))
     }
 
     fn packet(&mut self, frame: &[u8]) -> Result<(), TestCaseError> {
