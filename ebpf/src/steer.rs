@@ -27,6 +27,7 @@ use crate::{
     parts::Parts,
     rewrite,
     shared::Shared,
+    tunnel::plain,
     verdict::Verdict,
 };
 
@@ -174,7 +175,17 @@ fn steer<P: Packet, T: Parts>(
                     Ok(()) => Verdict::Dsr,
                     Err(stuck) => stuck.verdict(),
                 },
-                Mode::Ipip | Mode::Gue => Verdict::unpack(tables.wrap(packet, head.pack(), id)),
+                Mode::Ipip | Mode::Gue => {
+                    let hash = head.flow_hash(control.flow_seed.load());
+                    let wrapped = match head.family {
+                        Family::V4 => tables.wrap4(packet, hash, id),
+                        Family::V6 => tables.wrap6(packet, hash, id),
+                    };
+                    Verdict::unpack(match wrapped {
+                        plain::OTHER => tables.wrap(packet, head.pack(), id),
+                        verdict => verdict,
+                    })
+                }
                 Mode::Nat => nat::deliver(packet, tables, head.pack(), id),
             };
             return Decision {
