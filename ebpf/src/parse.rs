@@ -369,7 +369,7 @@ pub fn plain6<P: Packet>(packet: &P, wanted: impl Fn([u64; 2]) -> bool) -> Plain
         return Plain::Other;
     };
     let destination = [to0, to1];
-    if !wanted(destination) {
+    if !wanted(destination) || is_mapped(destination) {
         return Plain::NotWanted;
     }
     let protocol = (first >> 48) as u8;
@@ -456,6 +456,13 @@ fn ipv4<P: Packet>(
     })
 }
 
+/// Whether an IPv6 packet is to an IPv4 address in the form that the tables have them in. That form
+/// is not for the wire (RFC 4291 section 2.5.5.2), so no service is meant.
+#[inline(always)]
+const fn is_mapped(address: [u64; 2]) -> bool {
+    address[0] == 0 && address[1] as u32 == mapped(0)[1] as u32
+}
+
 /// Whether IPv4 options have one for a loose or strict source route (RFC 791 3.1). They are from
 /// the sender who wants an answer to go another way than routing says; hosts drop them.
 #[inline(always)]
@@ -525,7 +532,7 @@ fn ipv6<P: Packet>(
     let to1: u64 = packet.load(l3 + 32).ok_or(Verdict::Truncated)?;
     let to0: u64 = packet.load(l3 + 24).ok_or(Verdict::Truncated)?;
     let destination = [to0, to1];
-    if !wanted(destination) {
+    if !wanted(destination) || is_mapped(destination) {
         return Err(Verdict::NotVip);
     }
     let from1: u64 = packet.load(l3 + 16).ok_or(Verdict::Truncated)?;

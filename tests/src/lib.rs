@@ -16,7 +16,7 @@
 //! * [`scenario`]: what goes wrong, as functions from a running lab to a [`scenario::Report`];
 //!   [`watch`] and [`timeline`]: the story of it for a person; [`demo`]: all of it in one command.
 //!
-//! Beside the lab, [`bench`](mod@bench): what a packet costs.
+//! Beside the lab, [`bench`](mod@bench): what a packet costs; and [`model`]: what the kernel program has to do.
 
 pub mod bench;
 pub mod clients;
@@ -27,6 +27,7 @@ pub mod error;
 pub mod game;
 pub mod lab;
 pub mod link;
+pub mod model;
 pub mod netns;
 pub mod node;
 pub mod players;

@@ -132,14 +132,16 @@ fn to_client<P: Packet, T: Parts>(
     address: u32,
 ) -> Result<u64, Verdict> {
     let place = session::place(address, head.destination_port());
-    has_hops(packet, head)?;
     const SYN_ACK: u8 = tcp::SYN | tcp::ACK;
     if head.signal.0 & SYN_ACK == SYN_ACK {
         // Looked up again behind it: so nothing has to be kept on the stack over it.
         let (_, backend) = session(tables, head, place)?;
+        has_hops(packet, head)?;
         clamp(packet, tables, head, backend);
     }
     let (found, backend) = session(tables, head, place)?;
+    // Not asked before: what is of no session is the host's, and needs no hop more. BGP's are one.
+    has_hops(packet, head)?;
     session::answered(tables, place, found, head.signal);
     let client = session::client(tables, place, found).ok_or(Verdict::NatUnknown)?;
     let ports = change::ports(backend.service_port, client.port);

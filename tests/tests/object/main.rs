@@ -11,6 +11,7 @@ mod fragments;
 mod golden;
 mod hostile;
 mod icmp;
+mod model;
 mod modes;
 mod nat;
 mod packets;
