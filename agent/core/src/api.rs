@@ -11,7 +11,7 @@
 //!
 //! A refusal is an HTTP status of 400 or above with a [`Failure`].
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, ops::Add, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -123,6 +123,18 @@ pub struct ServiceStatus {
     pub backends: Vec<BackendStatus>,
 }
 
+impl ServiceStatus {
+    /// The connections of all its backends; none where none were counted.
+    #[must_use]
+    pub fn connections(&self) -> Option<Connections> {
+        let counted = self
+            .backends
+            .iter()
+            .filter_map(|backend| backend.connections);
+        counted.reduce(Add::add)
+    }
+}
+
 /// A backend.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BackendStatus {
@@ -184,11 +196,15 @@ impl Connections {
     }
 }
 
-impl std::ops::AddAssign for Connections {
-    fn add_assign(&mut self, other: Self) {
-        self.new = self.new.saturating_add(other.new);
-        self.established = self.established.saturating_add(other.established);
-        self.closing = self.closing.saturating_add(other.closing);
+impl Add for Connections {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            new: self.new.saturating_add(other.new),
+            established: self.established.saturating_add(other.established),
+            closing: self.closing.saturating_add(other.closing),
+        }
     }
 }
 
