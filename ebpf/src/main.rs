@@ -12,13 +12,17 @@
 
 use steerd_ebpf::shared::Shared;
 
-use core::{arch::asm, ffi::c_void, hint::assert_unchecked, intrinsics::is_val_statically_known};
+use core::{
+    arch::asm, ffi::c_void, hint::assert_unchecked, intrinsics::is_val_statically_known,
+    ptr::null_mut,
+};
 
 use aya_ebpf::{
     bindings::{xdp_action, xdp_md},
     btf_maps::{Array, DevMapHash, LpmTrie, PerCpuArray, lpm_trie::Key},
     helpers::generated::{
-        bpf_jiffies64, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len,
+        bpf_csum_diff, bpf_jiffies64, bpf_xdp_adjust_head, bpf_xdp_adjust_tail,
+        bpf_xdp_get_buff_len,
     },
     macros::{btf_map, xdp},
     programs::XdpContext,
@@ -136,24 +140,23 @@ pub(crate) fn steerd(ctx: XdpContext) -> u32 {
 macro_rules! parts {
     ($($name:ident = $path:path, $symbol:ident ($($arg:ident: $kind:ty),*);)*) => {
         $(
-            // The verifier looks at a global function for itself: its BTF says what the arguments
-            // are, and that a head is so much readable memory.
+            // Its BTF tells the verifier what the arguments are.
             #[unsafe(no_mangle)]
             #[inline(never)]
-            pub(crate) extern "C" fn $symbol(ctx: *mut xdp_md, head: *const Head $(, $arg: $kind)*) -> u64 {
+            pub(crate) extern "C" fn $symbol(ctx: *mut xdp_md, head: u64 $(, $arg: $kind)*) -> u64 {
                 let ctx = XdpContext::new(ctx);
-                // SAFETY: the verifier calls such a function with memory of that size or none.
-                let Some(head) = (unsafe { head.as_ref() }) else {
-                    return 0;
-                };
-                $path(&mut Frame::new(&ctx), &Maps, head $(, $arg as _)*)
+                let mut frame = Frame::new(&ctx);
+                match Head::unpack(&frame, head) {
+                    Some(head) => $path(&mut frame, &Maps, &head $(, $arg as _)*),
+                    None => Verdict::Truncated as u64,
+                }
             }
         )*
 
         impl Parts for Maps {
             #[inline(always)]
-            fn general<P: Packet>(&self, packet: &mut P, head: &mut Head) -> u64 {
-                steerd_general(packet.context().cast(), head)
+            fn general<P: Packet>(&self, packet: &mut P) -> u64 {
+                steerd_general(packet.context().cast())
             }
 
             #[inline(always)]
@@ -163,7 +166,7 @@ macro_rules! parts {
 
             $(
                 #[inline(always)]
-                fn $name<P: Packet>(&self, packet: &mut P, head: &Head $(, $arg: $kind)*) -> u64 {
+                fn $name<P: Packet>(&self, packet: &mut P, head: u64 $(, $arg: $kind)*) -> u64 {
                     $symbol(packet.context().cast(), head $(, $arg)*)
                 }
             )*
@@ -172,12 +175,15 @@ macro_rules! parts {
 }
 
 parts! {
-    any = general::any, steerd_any();
+    look_up = general::look_up, steerd_look_up();
+    forward = general::forward, steerd_forward(backend: u16);
     arrive = arrive::arrive, steerd_arrive(slot: u32);
     address = address::transport, steerd_address();
     wrap = tunnel::wrap, steerd_wrap(backend: u16);
     unwrap = tunnel::unwrap, steerd_unwrap();
+    too_big = tunnel::too_big, steerd_too_big(mtu: u16);
     translate = nat::translate, steerd_translate(backend: u16);
+    open = nat::open, steerd_open(backend: u16);
     answer = nat::answer, steerd_answer(address: u32);
     message = icmp::message, steerd_message();
     part = fragment::part, steerd_part();
@@ -185,13 +191,9 @@ parts! {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn steerd_general(ctx: *mut xdp_md, head: *mut Head) -> u64 {
+pub(crate) extern "C" fn steerd_general(ctx: *mut xdp_md) -> u64 {
     let ctx = XdpContext::new(ctx);
-    // SAFETY: as in `parts`.
-    let Some(head) = (unsafe { head.as_mut() }) else {
-        return 0;
-    };
-    general::general(&mut Frame::new(&ctx), &Maps, head)
+    general::general(&mut Frame::new(&ctx), &Maps)
 }
 
 #[unsafe(no_mangle)]
@@ -352,6 +354,17 @@ impl Packet for Frame<'_> {
             _ => store!("u64", at, word.widen()),
         }
         Some(())
+    }
+
+    #[inline(always)]
+    fn sum<const BYTES: usize>(&self, offset: usize) -> Option<u64> {
+        // The helper's limit until Linux 6.13.
+        const { assert!(BYTES.is_multiple_of(4) && BYTES <= 512) };
+        let at = self.at(offset, BYTES)?;
+        // SAFETY: so many bytes of the packet can be read there, and no others are asked for.
+        let sum = unsafe { bpf_csum_diff(null_mut(), 0, at as *mut u32, BYTES as u32, 0) };
+        // A sum of 32 bits, or folded to 16 since then.
+        Some(sum as u32 as u64)
     }
 
     #[inline(always)]

@@ -49,7 +49,7 @@ fn lower<P: Packet>(packet: &mut P, l4: usize, most: u16) -> Option<()> {
     let checksum: u16 = packet.load(l4 + 16)?;
     packet.store(at + 2, most.to_be())?;
     // At an odd offset its bytes count in the other order.
-    let (old, new) = if (at - l4) % 2 == 0 {
+    let (old, new) = if (at - l4).is_multiple_of(2) {
         (before, most.to_be())
     } else {
         (before.swap_bytes(), most)

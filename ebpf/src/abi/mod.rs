@@ -17,7 +17,7 @@ pub use backend::{Backend, BackendState, Load, Mode};
 pub use control::{Control, FILTER_WORDS, NAT_ADDRESSES, NatPool, NatTimeouts};
 pub use fragment::{FRAGMENT_WAYS, Fragment, FragmentSet};
 pub use limit::{SourceRule, SynLimit};
-pub use nat::{Hop, NAT_PORT_SETS, NAT_SETS};
+pub use nat::{Hop, NAT_PORT_SETS, NAT_SETS, Session};
 pub use service::{Affinity, Policy, Role, Scheduler, Service};
 
 /// The version of everything in this module. It is part of the pin path: a program never sees
@@ -184,8 +184,8 @@ pub const MAX_SERVICES: u32 = 1 << 12;
 pub const MAX_BACKENDS: u32 = 1 << 15;
 /// Backend ids in one [`RingLine`].
 pub const RING_LINE: u32 = 32;
-/// Lines for the Maglev tables of all services: 8 Mi slots.
-pub const RING_LINES: u32 = 1 << 18;
+/// Lines for the Maglev tables of all services: 16 Mi slots.
+pub const RING_LINES: u32 = 1 << 19;
 /// Sets of four IPv4 flows: 2 Mi flows, 32 MiB.
 pub const FLOW4_SETS: u32 = 1 << 19;
 /// Sets of four IPv6 flows: 1 Mi flows, 32 MiB.
@@ -199,7 +199,7 @@ pub const MAX_EVENTS: u32 = 64;
 /// Sets of four fragmented packets.
 pub const FRAGMENT_SETS: u32 = 1 << 11;
 /// Networks in [`maps::SOURCES`].
-pub const MAX_SOURCES: u32 = 1 << 16;
+pub const MAX_SOURCES: u32 = 1 << 17;
 /// Interfaces in [`maps::DEVICES`].
 pub const MAX_DEVICES: u32 = 1 << 8;
 

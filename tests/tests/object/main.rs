@@ -5,11 +5,13 @@
 // A test's helpers may panic too: that is how it fails.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod bench;
+mod choosing;
 mod flows;
 mod golden;
 mod hostile;
 mod packets;
+mod protection;
+mod tunnel;
 mod world;
 
 use steerd_ebpf::abi::maps;

@@ -1,16 +1,16 @@
 //! The object, loaded on maps of its own, with entries as the daemon would make them.
 
-use std::{net::IpAddr, path::Path};
+use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
 use aya::{
     Ebpf,
-    maps::{Array, Map, MapData, PerCpuArray, xdp::DevMapHash},
+    maps::{Array, LpmTrie, Map, MapData, PerCpuArray, lpm_trie::Key, xdp::DevMapHash},
     programs::{TestRun, TestRunOptions, Xdp},
 };
 use steerd_ebpf::{
     abi::{
         Backend, BackendState, Control, Counter, MacOwner, Mode, PROGRAM, Policy, RING_LINE, Role,
-        Service, addr_words, mac_word, maps,
+        Service, SourceRule, addr_words, mac_word, maps,
     },
     event::Event,
     hash,
@@ -41,6 +41,7 @@ const SEED: u32 = 0x1234_5678;
 pub(crate) struct World {
     ebpf: Ebpf,
     lines: u32,
+    services: BTreeMap<u32, ([u64; 2], u32)>,
     control: [u64; Control::WORDS],
 }
 
@@ -71,6 +72,7 @@ impl World {
         let mut world = Self {
             ebpf,
             lines: 0,
+            services: BTreeMap::new(),
             control: [0; Control::WORDS],
         };
         let seed = u64::from(SEED) << 32;
@@ -146,6 +148,7 @@ impl World {
         policy: Policy,
     ) -> u32 {
         let (addr, port_proto) = (words(address), Service::key(port.to_be(), protocol));
+        self.services.insert(id, (addr, port_proto));
         let first = self.ring(ring);
         let service = Service {
             addr,
@@ -158,6 +161,23 @@ impl World {
         };
         self.address(address, Role::VIRTUAL);
         self.place(&service)
+    }
+
+    /// Makes a UDP service one that QUIC's connection ids steer, by this table of server ids.
+    pub(crate) fn quic(
+        &mut self,
+        id: u32,
+        address: IpAddr,
+        port: u16,
+        policy: Policy,
+        ring: &[u16],
+        table: &[u16],
+    ) {
+        let slot = self.service_with(id, address, port, 17, ring, policy);
+        let first = self.ring(table);
+        let mut entry: [u64; 8] = self.get(maps::SERVICES, slot);
+        entry[6] = table.len() as u64 | u64::from(first) << 32;
+        self.set(maps::SERVICES, slot, entry);
     }
 
     /// An address of ours; what it is for is added to what it was for.
@@ -248,6 +268,26 @@ impl World {
         self.set::<8>(maps::BACKENDS, id, backend.words());
     }
 
+    /// What a backend bears.
+    pub(crate) fn connections(&self, id: u32) -> i64 {
+        self.get::<2>(maps::LOADS, id)[0].cast_signed()
+    }
+
+    /// What is done with new flows of a service from a network.
+    pub(crate) fn source(&mut self, service: u32, network: IpAddr, prefix: u32, rule: SourceRule) {
+        let mapped = match network {
+            IpAddr::V4(address) => (address.to_ipv6_mapped().octets(), 96 + prefix),
+            IpAddr::V6(address) => (address.octets(), prefix),
+        };
+        let mut data = [0; 20];
+        data[..4].copy_from_slice(&service.to_ne_bytes());
+        data[4..].copy_from_slice(&mapped.0);
+        let mut trie: LpmTrie<&mut MapData, [u8; 20], u32> =
+            LpmTrie::try_from(self.ebpf.map_mut(maps::SOURCES).unwrap()).unwrap();
+        trie.insert(&Key::new(32 + mapped.1, data), rule as u32, 0)
+            .unwrap();
+    }
+
     /// How often an event happened.
     pub(crate) fn events(&self, event: Event) -> u64 {
         self.counter(maps::EVENT_STATS, event as u32).packets
@@ -310,28 +350,38 @@ impl World {
 
     /// The IPv4 flow of a client, if the table has it.
     pub(crate) fn flow(&self, client: IpAddr, port: u16, service: u32) -> Option<Flow> {
-        use steerd_ebpf::{
-            abi::{FLOW4_SETS, FLOW6_SETS},
-            flow::{Key4, Key6},
-        };
+        use steerd_ebpf::abi::{FLOW4_SETS, FLOW6_SETS};
+        let (vip, port_proto) = self.services[&service];
         match client {
             IpAddr::V4(address) => {
-                let key = Key4::new(u32::from_ne_bytes(address.octets()), port.to_be(), service);
-                let set = hash::flow4(key.0, 0xfeed) as u32 & (FLOW4_SETS - 1);
+                let set = hash::flow4(
+                    u32::from_ne_bytes(address.octets()),
+                    port.to_be(),
+                    (vip[1] >> 32) as u32,
+                    port_proto,
+                    0xfeed,
+                ) as u32
+                    & (FLOW4_SETS - 1);
                 let entries: [u64; 8] = self.get(maps::FLOWS4, set);
                 bytes(&entries)
                     .chunks(16)
                     .filter_map(inspect::flow4)
-                    .find(|f| f.client_port == port)
+                    .find(|flow| {
+                        (flow.client, flow.client_port, u32::from(flow.service))
+                            == (client, port, service)
+                    })
             }
             IpAddr::V6(_) => {
-                let key = Key6::new(words(client), port.to_be(), service);
-                let set = hash::flow6(key.0, 0xfeed) as u32 & (FLOW6_SETS - 1);
+                let set = hash::flow6(words(client), port.to_be(), vip, port_proto, 0xfeed) as u32
+                    & (FLOW6_SETS - 1);
                 let entries: [u64; 16] = self.get(maps::FLOWS6, set);
                 bytes(&entries)
                     .chunks(32)
                     .filter_map(inspect::flow6)
-                    .find(|f| f.client_port == port)
+                    .find(|flow| {
+                        (flow.client, flow.client_port, u32::from(flow.service))
+                            == (client, port, service)
+                    })
             }
         }
     }
