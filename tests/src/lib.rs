@@ -17,7 +17,7 @@
 //!   [`watch`] and [`timeline`]: the story of it for a person; [`demo`]: all of it in one command.
 //!
 //! Beside the lab: [`site`], a single node in networks of every shape, with [`traffic`] in every mode;
-//! and [`bench`](mod@bench): what a packet costs.
+//! and two benchmarks, [`bench`](mod@bench): what a packet costs, and [`throughput`]: what a balancer carries.
 
 pub mod bench;
 pub mod clients;
@@ -38,6 +38,7 @@ pub mod site;
 pub mod slots;
 pub mod stream;
 pub mod switch;
+pub mod throughput;
 pub mod timeline;
 pub mod traffic;
 pub mod wait;

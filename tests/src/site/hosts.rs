@@ -83,13 +83,13 @@ pub fn address(spec: HostSpec, family: Family, back: bool) -> IpAddr {
 }
 
 /// The client.
-pub(super) fn client(plan: &Plan, switches: &[Switch; 2]) -> Result<Host> {
+pub(crate) fn client(plan: &Plan, switches: &[Switch; 2]) -> Result<Host> {
     let host = Host::new(CLIENT, Bpffs::Missing)?;
     host.join(switches, plan.client_is_behind(), plan)
 }
 
 /// The host that steerd runs on.
-pub(super) fn edge(plan: &Plan, switches: &[Switch; 2]) -> Result<Host> {
+pub(crate) fn edge(plan: &Plan, switches: &[Switch; 2]) -> Result<Host> {
     let mut host = Host::new(EDGE, Bpffs::Mounted)?;
     if plan.shape == Shape::TwoArms {
         host.add_interface(switches, true, BACK_INTERFACE)?;
@@ -127,7 +127,7 @@ pub(super) fn router(plan: &Plan, switches: &[Switch; 2]) -> Result<Host> {
 }
 
 /// A server that is not on steerd's host.
-pub(super) fn server(
+pub(crate) fn server(
     plan: &Plan,
     name: &'static str,
     way: Way,

@@ -13,9 +13,10 @@
 //!                         s1, s2 ─┘
 //! ```
 //!
-//! [`plan`] says what a site is like, [`hosts`] are the machines, [`sums`] what their stacks found
-//! wrong with what they received. [`crate::traffic`] is what is sent through it.
+//! [`plan`] says what a site is like, [`hosts`] are the machines, [`haproxy`] their web server, [`sums`]
+//! what their stacks found wrong with what they received. [`crate::traffic`] is what is sent through it.
 
+pub mod haproxy;
 pub mod hosts;
 pub mod plan;
 pub mod sums;
@@ -23,6 +24,7 @@ pub mod sums;
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    process::Command,
     time::Duration,
 };
 
@@ -35,7 +37,7 @@ use crate::{
     dir::Dir,
     error::Result,
     link::{self, XdpAttached},
-    netns::Namespace,
+    netns::{self, Namespace},
     node::{Binaries, Ctl},
     process::Process,
     slots::Slots,
@@ -43,7 +45,7 @@ use crate::{
     wait,
 };
 use hosts::{EDGE, Host};
-use plan::{Family, Plan, Port, Shape, Way};
+use plan::{Family, Plan, Port, ServerPlan, Shape, Way};
 use sums::Sums;
 
 /// The size of the largest packet on the client's network where it is a narrow one.
@@ -65,7 +67,7 @@ pub struct Site {
     _router: Option<Host>,
     _switches: [Switch; 2],
     dir: Dir,
-    _slots: Slots,
+    _slots: Option<Slots>,
 }
 
 /// A server and what runs on it.
@@ -80,14 +82,26 @@ pub struct Server {
 
 impl Site {
     /// Plugs everything together, starts servers and steerd, and waits until all servers are in use.
+    /// Waits for a free slot first.
     ///
     /// # Errors
     ///
     /// Not root, a kernel that lacks something, a program that cannot be executed, or steerd did
     /// not come to serve: with the ends of the logs.
     pub fn new(plan: Plan, binaries: &Binaries) -> Result<Self> {
-        crate::netns::require_root()?;
+        netns::require_root()?;
         let slots = Slots::one()?;
+        let mut site = Self::beside(plan, binaries)?;
+        site._slots = Some(slots);
+        Ok(site)
+    }
+
+    /// The same for one who holds slots already.
+    ///
+    /// # Errors
+    ///
+    /// See [`Site::new`].
+    pub fn beside(plan: Plan, binaries: &Binaries) -> Result<Self> {
         let switches = [Switch::new()?, Switch::new()?];
         let dir = Dir::new()?;
         let client = hosts::client(&plan, &switches)?;
@@ -98,17 +112,7 @@ impl Site {
         let servers = plan
             .servers
             .iter()
-            .map(|server| {
-                Server::start(
-                    &plan,
-                    server.name,
-                    server.way,
-                    &edge,
-                    &switches,
-                    &dir,
-                    binaries,
-                )
-            })
+            .map(|server| Server::start(&plan, server, &edge, &switches, &dir, binaries))
             .collect::<Result<Vec<_>>>()?;
         let config = dir.path().join("edge.toml");
         plan::write(&config, &plan.edge_config())?;
@@ -129,7 +133,7 @@ impl Site {
             _router: router,
             _switches: switches,
             dir,
-            _slots: slots,
+            _slots: None,
         };
         site.until("every server in use", serves_all)?;
         Ok(site)
@@ -249,31 +253,18 @@ pub const fn vip(family: Family) -> IpAddr {
 impl Server {
     fn start(
         plan: &Plan,
-        name: &'static str,
-        way: Way,
+        server: &ServerPlan,
         edge: &Host,
         switches: &[Switch; 2],
         dir: &Dir,
         binaries: &Binaries,
     ) -> Result<Self> {
+        let ServerPlan { name, way, .. } = *server;
         let host = (way != Way::Local)
             .then(|| hosts::server(plan, name, way, switches))
             .transpose()?;
         let on = host.as_ref().unwrap_or(edge);
-        let log = |what: &str| dir.path().join(format!("{name}-{what}.log"));
-        let mut game = on.namespace.command(&binaries.game_server);
-        game.args(["--name", name]);
-        for (option, port) in [("--listen", Port::Game), ("--echo", Port::Echo)] {
-            for any in ["0.0.0.0", "[::]"] {
-                game.arg(option).arg(format!("{any}:{}", port.of_server()));
-            }
-        }
-        let mut bulk = on.namespace.command("iperf3");
-        bulk.args(["-s", "-p", &Port::Bulk.of_server().to_string()]);
-        let mut programs = vec![
-            Process::start(format!("server {name}"), game, log("server"))?,
-            Process::start(format!("iperf3 on {name}"), bulk, log("iperf3"))?,
-        ];
+        let mut programs = serve(name, &on.namespace, dir, binaries)?;
         if let (true, Some(host)) = (way.is_tunnel(), &host) {
             let config = dir.path().join(format!("{name}.toml"));
             plan::write(&config, &plan.endpoint_config(host.spec))?;
@@ -286,6 +277,34 @@ impl Server {
             programs,
         })
     }
+}
+
+/// Starts what a server offers.
+///
+/// # Errors
+///
+/// A program cannot be executed.
+pub fn serve(name: &str, on: &Namespace, dir: &Dir, binaries: &Binaries) -> Result<Vec<Process>> {
+    let start = |what: &str, command: Command| {
+        let log = dir.path().join(format!("{name}-{what}.log"));
+        Process::start(format!("{what} of {name}"), command, log)
+    };
+    let mut game = on.command(&binaries.game_server);
+    game.args(["--name", name]);
+    for (option, port) in [("--listen", Port::Game), ("--echo", Port::Echo)] {
+        for any in ["0.0.0.0", "[::]"] {
+            game.arg(option).arg(format!("{any}:{}", port.of_server()));
+        }
+    }
+    let mut bulk = on.command("iperf3");
+    bulk.args(["-s", "-p", &Port::Bulk.of_server().to_string()]);
+    let config = dir.path().join(format!("{name}-web.cfg"));
+    plan::write(&config, &haproxy::web_server(Port::Web.of_server()))?;
+    Ok(vec![
+        start("game-server", game)?,
+        start("iperf3", bulk)?,
+        start("web-server", haproxy::command(on, &config))?,
+    ])
 }
 
 /// How long anything may take.

@@ -144,6 +144,8 @@ pub enum Port {
     Game,
     /// iperf3.
     Bulk,
+    /// HTTP of a server that keeps connections.
+    Web,
     /// A UDP echo.
     Echo,
     /// UDP, for a test to listen on.
@@ -152,7 +154,7 @@ pub enum Port {
 
 impl Port {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Game, Self::Bulk, Self::Echo, Self::Talk];
+    pub const ALL: [Self; 5] = [Self::Game, Self::Bulk, Self::Web, Self::Echo, Self::Talk];
 
     /// Where servers listen.
     #[must_use]
@@ -160,6 +162,7 @@ impl Port {
         match self {
             Self::Game => 8765,
             Self::Bulk => 5201,
+            Self::Web => 8080,
             Self::Echo => 8766,
             Self::Talk => 8767,
         }
@@ -168,8 +171,9 @@ impl Port {
     /// Where clients connect to, if ports are translated.
     const fn translated(self) -> u16 {
         match self {
-            Self::Game => 80,
+            Self::Game => 443,
             Self::Bulk => 5300,
+            Self::Web => 80,
             Self::Echo => 7,
             Self::Talk => 517,
         }
@@ -181,6 +185,7 @@ impl Port {
         match self {
             Self::Game => "game",
             Self::Bulk => "bulk",
+            Self::Web => "web",
             Self::Echo => "echo",
             Self::Talk => "talk",
         }
@@ -188,7 +193,7 @@ impl Port {
 
     const fn protocol(self) -> &'static str {
         match self {
-            Self::Game | Self::Bulk => "tcp",
+            Self::Game | Self::Bulk | Self::Web => "tcp",
             Self::Echo | Self::Talk => "udp",
         }
     }

@@ -121,19 +121,26 @@ fn bulk(site: &Site, family: Family) -> Result<()> {
     Ok(())
 }
 
+/// HTTP on connections that are kept, and on one for each request.
 fn web(site: &Site, family: Family) -> Result<()> {
-    let to = site.target(family, Port::Game);
-    let run = Web {
-        seconds: 1,
-        connections: 8,
-        close: true,
-    };
-    let answered = traffic::web(&site.client.namespace, to, "/health", run)?;
-    println!("  {family:?} {answered:?}");
-    expect!(
-        answered.requests > 200 && answered.errors == 0,
-        "{family:?}: {answered:?}"
-    );
+    for (port, path, close) in [
+        (Port::Web, "/", false),
+        (Port::Web, "/", true),
+        (Port::Game, "/health", true),
+    ] {
+        let run = Web {
+            seconds: 1,
+            connections: 8,
+            close,
+        };
+        let to = site.target(family, port);
+        let answered = traffic::web(&site.client.namespace, to, path, run)?;
+        println!("  {family:?} {port:?} close {close}: {answered:?}");
+        expect!(
+            answered.requests > 200 && answered.errors == 0,
+            "{family:?} {port:?}: {answered:?}"
+        );
+    }
     Ok(())
 }
 
