@@ -12,13 +12,17 @@
 
 use steerd_ebpf::shared::Shared;
 
-use core::{arch::asm, ffi::c_void, hint::assert_unchecked, intrinsics::is_val_statically_known};
+use core::{
+    arch::asm, ffi::c_void, hint::assert_unchecked, intrinsics::is_val_statically_known,
+    ptr::null_mut,
+};
 
 use aya_ebpf::{
     bindings::{xdp_action, xdp_md},
     btf_maps::{Array, DevMapHash, LpmTrie, PerCpuArray, lpm_trie::Key},
     helpers::generated::{
-        bpf_jiffies64, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len,
+        bpf_csum_diff, bpf_jiffies64, bpf_xdp_adjust_head, bpf_xdp_adjust_tail,
+        bpf_xdp_get_buff_len,
     },
     macros::{btf_map, xdp},
     programs::XdpContext,
@@ -177,6 +181,7 @@ parts! {
     address = address::transport, steerd_address();
     wrap = tunnel::wrap, steerd_wrap(backend: u16);
     unwrap = tunnel::unwrap, steerd_unwrap();
+    too_big = tunnel::too_big, steerd_too_big(mtu: u16);
     translate = nat::translate, steerd_translate(backend: u16);
     answer = nat::answer, steerd_answer(address: u32);
     message = icmp::message, steerd_message();
@@ -352,6 +357,17 @@ impl Packet for Frame<'_> {
             _ => store!("u64", at, word.widen()),
         }
         Some(())
+    }
+
+    #[inline(always)]
+    fn sum<const BYTES: usize>(&self, offset: usize) -> Option<u64> {
+        // The helper's limit until Linux 6.13.
+        const { assert!(BYTES.is_multiple_of(4) && BYTES <= 512) };
+        let at = self.at(offset, BYTES)?;
+        // SAFETY: so many bytes of the packet can be read there, and no others are asked for.
+        let sum = unsafe { bpf_csum_diff(null_mut(), 0, at as *mut u32, BYTES as u32, 0) };
+        // A sum of 32 bits, or folded to 16 since then.
+        Some(sum as u32 as u64)
     }
 
     #[inline(always)]

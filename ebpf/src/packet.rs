@@ -38,6 +38,10 @@ pub trait Packet {
     /// Writes the word at `offset`; `None` if it is not wholly within the packet.
     fn store<W: Word>(&mut self, offset: usize, word: W) -> Option<()>;
 
+    /// The sum of the 32-bit words of `BYTES` bytes at `offset`, a multiple of 4 and at most 512,
+    /// for a checksum. `None` if they are not wholly within the packet.
+    fn sum<const BYTES: usize>(&self, offset: usize) -> Option<u64>;
+
     /// Whether so many bytes can be read and written.
     fn has(&self, bytes: usize) -> bool;
 
@@ -86,6 +90,17 @@ impl Packet for Buffer {
             .get_mut(offset..end)?
             .copy_from_slice(wide.get(..size_of::<W>())?);
         Some(())
+    }
+
+    fn sum<const BYTES: usize>(&self, offset: usize) -> Option<u64> {
+        let end = offset.checked_add(BYTES)?;
+        let words = self.bytes.get(offset..end)?.as_chunks().0;
+        Some(
+            words
+                .iter()
+                .map(|&word| u64::from(u32::from_le_bytes(word)))
+                .sum(),
+        )
     }
 
     fn has(&self, bytes: usize) -> bool {

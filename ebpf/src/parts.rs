@@ -22,6 +22,8 @@ pub trait Parts: Tables + Sized {
     fn wrap<P: Packet>(&self, packet: &mut P, head: &Head, backend: u16) -> u64;
     /// [`crate::tunnel::unwrap`]
     fn unwrap<P: Packet>(&self, packet: &mut P, head: &Head) -> u64;
+    /// [`crate::tunnel::too_big`]
+    fn too_big<P: Packet>(&self, packet: &mut P, head: &Head, mtu: u16) -> u64;
     /// [`crate::nat::translate`]
     fn translate<P: Packet>(&self, packet: &mut P, head: &Head, backend: u16) -> u64;
     /// [`crate::nat::answer`]

@@ -70,18 +70,25 @@ pub fn age<P: Packet>(packet: &mut P, family: Family, l3: usize) -> Result<(), S
     }
 }
 
-/// The checksum is adjusted (RFC 1624 equation 3): TTL is the high byte of its 16-bit word, so the
-/// sum grows by 0x0100. TTL, protocol and checksum are one word in the packet.
 #[inline(always)]
 fn age_ipv4<P: Packet>(packet: &mut P, l3: usize) -> Result<(), Stuck> {
     let word: u32 = packet.load(l3 + 8).ok_or(Stuck::Truncated)?;
     if word as u8 <= 1 {
         return Err(Stuck::TtlExpired);
     }
-    let sum = (word >> 16) + u32::from(0x0100_u16.to_be());
-    let checksum = (sum + u32::from(sum >= 0xffff)) as u16;
-    let word = (word as u16 - 1) as u32 | (checksum as u32) << 16;
-    packet.store(l3 + 8, word).ok_or(Stuck::Truncated)
+    packet.store(l3 + 8, aged(word)).ok_or(Stuck::Truncated)
+}
+
+/// The word of an IPv4 header that has TTL (above 0), protocol and checksum, one hop later.
+///
+/// The checksum is adjusted (RFC 1624 equation 3): TTL is the high byte of its 16-bit word, so the
+/// sum grows by 0x0100.
+#[must_use]
+#[inline(always)]
+pub const fn aged(word: u32) -> u32 {
+    let sum = (word >> 16) + 0x0100_u16.to_be() as u32;
+    let checksum = (sum + (sum >= 0xffff) as u32) as u16;
+    (word as u16 - 1) as u32 | (checksum as u32) << 16
 }
 
 #[inline(always)]

@@ -10,6 +10,7 @@ mod flows;
 mod golden;
 mod hostile;
 mod packets;
+mod tunnel;
 mod world;
 
 use steerd_ebpf::abi::maps;
