@@ -303,6 +303,26 @@ fn limit(word: impl Fn(usize) -> u64) -> Option<Vec<Field>> {
     })
 }
 
+/// An entry of [`maps::SOURCES`]: the length of its key, the rest of the key (service id and
+/// address), and its value.
+#[must_use]
+pub fn source(length: u32, key: &[u8; 20], rule: u32) -> Vec<Field> {
+    let (id, octets) = key.split_at(4);
+    let id = id.try_into().map_or(0, u32::from_ne_bytes);
+    let octets: [u8; 16] = octets.try_into().unwrap_or_default();
+    let bits = length.saturating_sub(32);
+    let network = match Ipv6Addr::from(octets).to_ipv4_mapped() {
+        _ if bits == 0 => "any".to_string(),
+        Some(ipv4) if bits >= 96 => format!("{ipv4}/{}", bits - 96),
+        _ => format!("{}/{bits}", Ipv6Addr::from(octets)),
+    };
+    vec![
+        ("service", id.to_string()),
+        ("network", network),
+        ("rule", source_rule(&rule.to_ne_bytes()).to_string()),
+    ]
+}
+
 fn source_rule(value: &[u8]) -> &'static str {
     match value {
         [1, 0, 0, 0] => "allow",
@@ -391,4 +411,27 @@ fn socket(address: IpAddr, port: u16) -> String {
 fn mac_text(word: u64) -> String {
     let [a, b, c, d, e, f] = mac_bytes(word);
     format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_are_shown_as_they_are_written() {
+        let shown = |length, octets: [u8; 16], rule| {
+            let mut key = [0; 20];
+            key[..4].copy_from_slice(&7_u32.to_ne_bytes());
+            key[4..].copy_from_slice(&octets);
+            let fields = source(length, &key, rule).into_iter();
+            fields.map(|(_, value)| value).collect::<Vec<_>>().join(" ")
+        };
+        let four = std::net::Ipv4Addr::new(10, 1, 0, 0).to_ipv6_mapped();
+        assert_eq!(shown(32 + 96 + 16, four.octets(), 2), "7 10.1.0.0/16 deny");
+        let none = std::net::Ipv4Addr::UNSPECIFIED.to_ipv6_mapped();
+        assert_eq!(shown(32 + 96, none.octets(), 1), "7 0.0.0.0/0 allow");
+        let six: Ipv6Addr = "fd00:1::".parse().unwrap();
+        assert_eq!(shown(32 + 32, six.octets(), 1), "7 fd00:1::/32 allow");
+        assert_eq!(shown(32, [0; 16], 2), "7 any deny");
+    }
 }

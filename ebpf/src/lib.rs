@@ -21,6 +21,7 @@
 //! * [`clock`]: the flow table's clock, as user space sees it (host only).
 //! * [`inspect`]: map values in words, for people (host only).
 //! * [`place`]: in which slots entries go (host only).
+//! * [`scan`]: counting and removing flows (host only).
 //! * [`bench`](mod@bench): what the benchmark's wrapper and its process share.
 
 #![no_std]
@@ -53,6 +54,8 @@ pub mod parts;
 pub mod place;
 pub mod repeat;
 pub mod rewrite;
+#[cfg(not(target_arch = "bpf"))]
+pub mod scan;
 pub mod select;
 pub mod shared;
 pub mod steer;

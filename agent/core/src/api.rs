@@ -11,7 +11,7 @@
 //!
 //! A refusal is an HTTP status of 400 or above with a [`Failure`].
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, ops::Add, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +39,10 @@ pub struct Status {
     pub services: Vec<ServiceStatus>,
     /// What the program did with packets, by verdict, zero ones left out.
     pub verdicts: Vec<VerdictCount>,
+    /// What the program met by the way, zero ones left out.
+    pub events: Vec<EventCount>,
+    /// How full the program's tables are.
+    pub tables: Vec<TableUse>,
     /// VRRP packets that were not taken for a peer's advert, by cause, zero ones left out.
     pub dropped_adverts: Vec<DroppedAdverts>,
     /// The last notices, newest last.
@@ -123,6 +127,18 @@ pub struct ServiceStatus {
     pub backends: Vec<BackendStatus>,
 }
 
+impl ServiceStatus {
+    /// The connections of all its backends; none where none were counted.
+    #[must_use]
+    pub fn connections(&self) -> Option<Connections> {
+        let counted = self
+            .backends
+            .iter()
+            .filter_map(|backend| backend.connections);
+        counted.reduce(Add::add)
+    }
+}
+
 /// A backend.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BackendStatus {
@@ -184,11 +200,15 @@ impl Connections {
     }
 }
 
-impl std::ops::AddAssign for Connections {
-    fn add_assign(&mut self, other: Self) {
-        self.new = self.new.saturating_add(other.new);
-        self.established = self.established.saturating_add(other.established);
-        self.closing = self.closing.saturating_add(other.closing);
+impl Add for Connections {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            new: self.new.saturating_add(other.new),
+            established: self.established.saturating_add(other.established),
+            closing: self.closing.saturating_add(other.closing),
+        }
     }
 }
 
@@ -219,6 +239,26 @@ pub struct VerdictCount {
     pub packets: u64,
     /// Bytes.
     pub bytes: u64,
+}
+
+/// How often the program met something that a packet's verdict does not tell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventCount {
+    /// The event's name.
+    pub event: String,
+    /// How often, since the program was first loaded.
+    pub times: u64,
+}
+
+/// How full a table is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableUse {
+    /// The map's name.
+    pub table: String,
+    /// Entries in use.
+    pub used: u64,
+    /// How many there can be; 0: what it is for is not configured.
+    pub capacity: u64,
 }
 
 /// VRRP packets dropped for one cause.
@@ -306,7 +346,7 @@ pub struct MapInfo {
     pub name: String,
     /// Its kernel id.
     pub id: u32,
-    /// Its type: `array`, `percpu-array`.
+    /// Its type: `array`, `percpu-array`, `lpm-trie`, `devmap-hash`.
     pub map_type: String,
     /// Bytes of a key.
     pub key_size: u32,
@@ -322,7 +362,7 @@ pub struct MapInfo {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DumpQuery {
-    /// The first index.
+    /// The first index; of a trie: how many entries to pass over.
     #[serde(default)]
     pub from: u64,
 }

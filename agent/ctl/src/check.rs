@@ -4,7 +4,7 @@
 use std::{fs, path::Path};
 
 use serde::Serialize;
-use steerd_core::config::{Config, ConfigErrors, Mode};
+use steerd_core::config::{Config, ConfigErrors, Encapsulation, Mode, Scheduler};
 
 use crate::table::{Cell, Column, Look, Table};
 
@@ -33,6 +33,7 @@ struct Service {
     address: String,
     protocol: String,
     virtual_router: String,
+    scheduler: Scheduler,
     probes: Vec<String>,
     backends: Vec<Backend>,
 }
@@ -43,7 +44,10 @@ struct Backend {
     address: String,
     tier: u8,
     weight: u16,
+    sorry: bool,
     mode: Mode,
+    /// For mode tunnel.
+    encapsulation: Option<Encapsulation>,
 }
 
 /// What is wrong with a configuration, for scripts.
@@ -98,6 +102,7 @@ pub(crate) fn render(look: Look, summary: &Summary) -> String {
             Column::left("SERVICE"),
             Column::left("ADDRESS"),
             Column::left("VIRTUAL ROUTER"),
+            Column::left("SCHEDULER"),
             Column::prose("PROBES"),
         ],
     );
@@ -121,6 +126,7 @@ pub(crate) fn render(look: Look, summary: &Summary) -> String {
             Cell::new(&service.name),
             Cell::new(format_args!("{}/{}", service.address, service.protocol)),
             Cell::new(&service.virtual_router),
+            Cell::new(service.scheduler),
             Cell::new(probes),
         ]);
         for backend in &service.backends {
@@ -128,9 +134,18 @@ pub(crate) fn render(look: Look, summary: &Summary) -> String {
                 Cell::new(&service.name),
                 Cell::new(&backend.name),
                 Cell::new(&backend.address),
-                Cell::new(backend.tier),
+                if backend.sorry {
+                    Cell::new("sorry")
+                } else {
+                    Cell::new(backend.tier)
+                },
                 Cell::new(backend.weight),
-                Cell::new(crate::render::mode_word(backend.mode)),
+                match backend.encapsulation {
+                    Some(encapsulation) => {
+                        Cell::new(format_args!("{}, {encapsulation}", backend.mode))
+                    }
+                    None => Cell::new(backend.mode),
+                },
             ]);
         }
     }
@@ -152,6 +167,7 @@ impl Summary {
             address: crate::render::socket(service.address, service.port),
             protocol: service.protocol.to_string(),
             virtual_router: service.virtual_router.to_string(),
+            scheduler: service.policy.scheduler,
             probes: service
                 .probes
                 .iter()
@@ -180,7 +196,9 @@ fn backend(backend: &steerd_core::config::Backend) -> Backend {
         address: crate::render::socket(backend.address, backend.port),
         tier: backend.tier,
         weight: backend.weight,
+        sorry: backend.sorry,
         mode: backend.mode,
+        encapsulation: (backend.mode == Mode::Tunnel).then_some(backend.encapsulation),
     }
 }
 
@@ -210,6 +228,26 @@ mod tests {
     fn a_right_configuration_is_summed_up() {
         let summary = check("steerd.toml", example("Of a right one:")).unwrap();
         documented(&render(Look::default(), &summary));
+    }
+
+    #[test]
+    fn modes_and_sorry_backends_are_summed_up() {
+        let text = include_str!("../../../config/examples/tunnel.toml");
+        let summary = check("tunnel.toml", text).unwrap();
+        let shown = render(Look::default(), &summary);
+        for part in [
+            "least-connections",
+            "1       2  tunnel, gue",
+            "1       1  tunnel, ipip",
+            "sorry       1  auto",
+        ] {
+            assert!(shown.contains(part), "{part}: {shown}");
+        }
+        let json = serde_json::to_string(&summary).unwrap();
+        assert!(
+            json.contains(r#""sorry":false,"mode":"tunnel","encapsulation":"gue""#),
+            "{json}"
+        );
     }
 
     #[test]

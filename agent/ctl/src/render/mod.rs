@@ -13,7 +13,6 @@ use std::net::{IpAddr, SocketAddr};
 
 use steerd_core::{
     api::{BackendState, Done, Reloaded},
-    config::Mode,
     vrrp::election::Role,
 };
 
@@ -52,17 +51,6 @@ pub(crate) fn done(done: &Done) -> String {
 /// An address with its port.
 pub(crate) fn socket(address: IpAddr, port: u16) -> String {
     SocketAddr::new(address, port).to_string()
-}
-
-/// A mode's word in the configuration.
-pub(crate) fn mode_word(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Auto => "auto",
-        Mode::Local => "local",
-        Mode::Dsr => "dsr",
-        Mode::Tunnel => "tunnel",
-        Mode::Nat => "nat",
-    }
 }
 
 fn role_word(role: Role) -> (&'static str, Tone) {

@@ -2,8 +2,8 @@
 
 use steerd_core::{
     api::{
-        BackendState, BackendStatus, InterfaceStatus, PeerStatus, RecentNotice, ServiceStatus,
-        Status, VerdictCount, VirtualRouterStatus,
+        BackendState, BackendStatus, Connections, InterfaceStatus, PeerStatus, RecentNotice,
+        ServiceStatus, Status, VerdictCount, VirtualRouterStatus,
     },
     config::{Mode, Name, Protocol, Scheduler, XdpMode},
     vrrp::election::Role,
@@ -90,7 +90,11 @@ pub(crate) fn status() -> Status {
                     since_ms: 2 * HOUR + MINUTE,
                     in_use: true,
                     latency_us: Some(730),
-                    connections: None,
+                    connections: Some(Connections {
+                        new: 3,
+                        established: 412,
+                        closing: 9,
+                    }),
                     packets: 981_204,
                     bytes: 1_181_116_006,
                 },
@@ -108,7 +112,7 @@ pub(crate) fn status() -> Status {
                     since_ms: 4200,
                     in_use: false,
                     latency_us: None,
-                    connections: None,
+                    connections: Some(Connections::default()),
                     packets: 0,
                     bytes: 0,
                 },

@@ -7,7 +7,7 @@ use steerd_core::{
     config::XdpMode,
 };
 
-use super::{mode_word, role_word, socket, state_word};
+use super::{role_word, socket, state_word};
 use crate::table::{Cell, Column, Look, Table, Tone, bytes, clean, number};
 
 /// How many notices are shown.
@@ -43,7 +43,7 @@ pub(crate) fn status(look: Look, status: &Status, now_unix_ms: u64) -> String {
     if !status.services.is_empty() {
         text.push_str(&format!(
             "\n{}\n{}",
-            services(look, &status.services),
+            carried(look, &status.services),
             short(look, status)
         ));
     }
@@ -81,32 +81,23 @@ pub(crate) fn services(look: Look, services: &[ServiceStatus]) -> String {
         Column::left("SERVICE"),
         Column::left("ADDRESS"),
         Column::left("VIRTUAL ROUTER"),
+        Column::left("SCHEDULER"),
         Column::right("TIER"),
         Column::right("IN USE"),
+        Column::right("CONNS"),
         Column::right("PACKETS"),
         Column::right("BYTES"),
     ];
     let mut table = Table::new(look, columns);
     for service in services {
-        let in_use = service
-            .backends
-            .iter()
-            .filter(|backend| backend.in_use)
-            .count();
-        let tier = match service.active_tier {
-            Some(tier) => Cell::new(tier),
-            None => Cell::toned("none", Tone::Bad),
-        };
         table.row([
             Cell::new(&service.name),
-            Cell::new(format_args!(
-                "{}/{}",
-                socket(service.address, service.port),
-                service.protocol
-            )),
+            place(service),
             Cell::new(&service.virtual_router),
-            tier,
-            Cell::new(format_args!("{in_use} of {}", service.backends.len())),
+            Cell::new(service.scheduler),
+            active(service),
+            in_use(service),
+            connections(service.connections().map(|counts| counts.total())),
             Cell::new(number(service.packets)),
             Cell::new(bytes(service.bytes)),
         ]);
@@ -127,6 +118,9 @@ pub(crate) fn backends(look: Look, services: &[ServiceStatus]) -> String {
         Column::right("SINCE"),
         Column::left("IN USE"),
         Column::right("CHECK"),
+        Column::right("NEW"),
+        Column::right("ESTABLISHED"),
+        Column::right("CLOSING"),
         Column::right("PACKETS"),
         Column::right("BYTES"),
         Column::prose("REASON"),
@@ -138,9 +132,9 @@ pub(crate) fn backends(look: Look, services: &[ServiceStatus]) -> String {
             Cell::new(&service.name),
             Cell::new(&backend.name),
             Cell::new(socket(backend.address, backend.port)),
-            Cell::new(backend.tier),
-            Cell::new(backend.weight),
-            Cell::new(mode_word(backend.mode)),
+            tier(backend),
+            weight(backend),
+            Cell::new(backend.mode),
             Cell::toned(state, tone),
             Cell::new(ago(backend.since_ms)),
             Cell::new(yes(backend.in_use)),
@@ -150,12 +144,50 @@ pub(crate) fn backends(look: Look, services: &[ServiceStatus]) -> String {
                     .map(Duration::from_micros)
                     .map(human_duration),
             ),
+            connections(backend.connections.map(|counts| counts.new)),
+            connections(backend.connections.map(|counts| counts.established)),
+            connections(backend.connections.map(|counts| counts.closing)),
             Cell::new(number(backend.packets)),
             Cell::new(bytes(backend.bytes)),
             Cell::new(&backend.reason),
         ]);
     }
-    table.to_string()
+    let counted = services.iter().filter_map(ServiceStatus::connections);
+    match counted.reduce(|one, other| one + other) {
+        Some(all) => format!(
+            "{table}\nconnections: {} new, {} established, {} closing\n",
+            number(all.new),
+            number(all.established),
+            number(all.closing)
+        ),
+        None => table.to_string(),
+    }
+}
+
+/// The services, as far as they fit beside the rest.
+fn carried(look: Look, services: &[ServiceStatus]) -> Table {
+    let columns = [
+        Column::left("SERVICE"),
+        Column::left("ADDRESS"),
+        Column::right("TIER"),
+        Column::right("IN USE"),
+        Column::right("CONNS"),
+        Column::right("PACKETS"),
+        Column::right("BYTES"),
+    ];
+    let mut table = Table::new(look, columns);
+    for service in services {
+        table.row([
+            Cell::new(&service.name),
+            place(service),
+            active(service),
+            in_use(service),
+            connections(service.connections().map(|counts| counts.total())),
+            Cell::new(number(service.packets)),
+            Cell::new(bytes(service.bytes)),
+        ]);
+    }
+    table
 }
 
 /// The backends, as far as they fit beside the rest.
@@ -168,6 +200,7 @@ fn short(look: Look, status: &Status) -> Table {
         Column::left("STATE"),
         Column::right("SINCE"),
         Column::left("IN USE"),
+        Column::right("CONNS"),
         Column::right("PACKETS"),
         Column::prose("REASON"),
     ];
@@ -177,11 +210,12 @@ fn short(look: Look, status: &Status) -> Table {
         table.row([
             Cell::new(&service.name),
             Cell::new(&backend.name),
-            Cell::new(backend.tier),
-            Cell::new(mode_word(backend.mode)),
+            tier(backend),
+            Cell::new(backend.mode),
             Cell::toned(state, tone),
             Cell::new(ago(backend.since_ms)),
             Cell::new(yes(backend.in_use)),
+            connections(backend.connections.map(|counts| counts.total())),
             Cell::new(number(backend.packets)),
             Cell::new(&backend.reason),
         ]);
@@ -239,6 +273,51 @@ fn each(services: &[ServiceStatus]) -> impl Iterator<Item = (&ServiceStatus, &Ba
     })
 }
 
+fn place(service: &ServiceStatus) -> Cell {
+    let socket = socket(service.address, service.port);
+    Cell::new(format_args!("{socket}/{}", service.protocol))
+}
+
+/// What takes new connections: a tier, in panic or not, or a backend that says sorry.
+fn active(service: &ServiceStatus) -> Cell {
+    let is_sorry = |backend: &BackendStatus| backend.sorry && backend.in_use;
+    match service.active_tier {
+        Some(tier) if service.panic => Cell::toned(format_args!("{tier}, panic"), Tone::Bad),
+        Some(tier) => Cell::new(tier),
+        None if service.backends.iter().any(is_sorry) => Cell::toned("sorry", Tone::Bad),
+        None => Cell::toned("none", Tone::Bad),
+    }
+}
+
+fn in_use(service: &ServiceStatus) -> Cell {
+    let backends = service.backends.iter();
+    let in_use = backends.filter(|backend| backend.in_use).count();
+    Cell::new(format_args!("{in_use} of {}", service.backends.len()))
+}
+
+fn tier(backend: &BackendStatus) -> Cell {
+    if backend.sorry {
+        Cell::new("sorry")
+    } else {
+        Cell::new(backend.tier)
+    }
+}
+
+/// The weight, and how much of it a backend in slow start has by now.
+fn weight(backend: &BackendStatus) -> Cell {
+    match backend.slow_start_percent {
+        Some(percent) => Cell::toned(
+            format_args!("{} at {percent}%", backend.weight),
+            Tone::Doubtful,
+        ),
+        None => Cell::new(backend.weight),
+    }
+}
+
+fn connections(count: Option<u64>) -> Cell {
+    Cell::or_dash(count.map(number))
+}
+
 fn yes(is: bool) -> &'static str {
     if is { "yes" } else { "no" }
 }
@@ -249,6 +328,8 @@ fn ago(ms: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use steerd_core::config::Scheduler;
+
     use super::{
         super::samples::{self, documented},
         *,
@@ -317,10 +398,39 @@ mod tests {
         service.active_tier = None;
         service.backends.clear();
         let expected = "\
-SERVICE  ADDRESS                VIRTUAL ROUTER  TIER  IN USE  PACKETS    BYTES
-game     192.168.1.25:8765/tcp  game            none  0 of 0  981,204  1.1 GiB
+SERVICE  ADDRESS                VIRTUAL ROUTER  SCHEDULER  TIER  IN USE  CONNS  PACKETS    BYTES
+game     192.168.1.25:8765/tcp  game            maglev     none  0 of 0      -  981,204  1.1 GiB
 ";
         assert_eq!(services(Look::default(), &[service]), expected);
+    }
+
+    #[test]
+    fn panic_sorry_and_slow_start_are_seen() {
+        let mut service = samples::status().services.remove(0);
+        service.panic = true;
+        service.scheduler = Scheduler::LeastConnections;
+        let tiers = |service: &ServiceStatus| {
+            let shown = services(Look::default(), std::slice::from_ref(service));
+            shown.lines().nth(1).unwrap().to_owned()
+        };
+        let line = tiers(&service);
+        assert!(
+            line.contains("least-connections  1, panic  1 of 2"),
+            "{line}"
+        );
+        service.panic = false;
+        service.active_tier = None;
+        service.backends[1].sorry = true;
+        service.backends[1].in_use = true;
+        let line = tiers(&service);
+        assert!(line.contains("  sorry  2 of 2"), "{line}");
+        service.backends[0].slow_start_percent = Some(28);
+        service.backends[0].connections = None;
+        service.backends[1].connections = None;
+        let shown = backends(Look::default(), &[service]);
+        assert!(shown.contains("  100 at 28%  local"), "{shown}");
+        assert!(shown.contains("  sorry  "), "{shown}");
+        assert!(!shown.contains("connections:"), "{shown}");
     }
 
     #[test]

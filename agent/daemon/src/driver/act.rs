@@ -7,9 +7,10 @@ use steerd_core::{
     config::{Config, Name},
     event::{BackendKey, Command, Event},
 };
+use tokio::task::JoinHandle;
 use tracing::{error, info};
 
-use super::{Driver, Next, now};
+use super::{Driver, Next, nat, now};
 use crate::{
     io::{dataplane::Own, netlink::Iface, probe},
     read_config,
@@ -119,6 +120,8 @@ impl Driver {
     pub(super) fn reload(&mut self, dry_run: bool) -> Result<Vec<String>, String> {
         let config = read_config(&self.config_path)?;
         check_interfaces(&config)?;
+        nat::check(&config, &self.addresses, &self.state)
+            .map_err(|error| format!("{error}\nnothing was changed"))?;
         let changes = self.node.plan(&config).changes();
         if !dry_run {
             for change in &changes {
@@ -137,7 +140,13 @@ impl Driver {
 
     /// The core works by a new configuration: the IO follows.
     pub(super) async fn reconfigured(&mut self) {
-        self.config = self.node.config().clone();
+        let before = std::mem::replace(&mut self.config, self.node.config().clone());
+        // Before anything is steered by it.
+        if let Err(error) = self.plane.configure(&self.config.tunnel, &self.config.nat) {
+            error!("{error}");
+        }
+        self.drop_translation(&before).await;
+        self.update_own().await;
         self.listen();
         self.netlink.reconfigure(&self.config);
         self.links.keep(&self.config);
@@ -226,12 +235,43 @@ impl Driver {
                 .get(kind)
                 .is_some_and(|faults| !faults.is_empty())
         };
-        let (deaf, unserved) = (failed("listen"), failed("served"));
+        let (deaf, unserved, untranslated) = (failed("listen"), failed("served"), failed("nat"));
         if bare || deaf {
             self.interfaces_changed().await;
         }
         if unserved {
             self.update_served().await;
+        }
+        if untranslated {
+            self.update_own().await;
+        }
+        self.correct_loads();
+    }
+
+    /// Has the worker count the connections that services go by, unless it still does.
+    fn correct_loads(&mut self) {
+        if self.plane.counts_connections()
+            && self.counting.as_ref().is_none_or(JoinHandle::is_finished)
+        {
+            let view = self.plane.view();
+            self.counting = Some(self.workers.spawn_blocking(move || view.correct_loads()));
+        }
+    }
+
+    /// Has the worker remove the flows of clients that are denied now.
+    pub(super) fn purge(&mut self) {
+        if let Some(purge) = self.plane.take_purge() {
+            let view = self.plane.view();
+            self.workers.spawn_blocking(move || view.purge(&purge));
+        }
+    }
+
+    /// Frames to next hops come from other MACs than before, or there are other next hops.
+    pub(super) fn update_exits(&mut self) {
+        let exits = self.exits.borrow_and_update().clone();
+        if exits != self.plane.exits() {
+            self.plane.set_exits(exits);
+            self.steer_again();
         }
     }
 
@@ -268,25 +308,34 @@ impl Driver {
 
     /// Tells the program which MACs are this host's and which are peers'.
     pub(super) fn update_macs(&mut self) {
-        let own: Vec<Own> = self
-            .interfaces
-            .borrow_and_update()
-            .iter()
-            .map(|interface| Own {
+        let own: Vec<Own> = {
+            let interfaces = self.interfaces.borrow_and_update();
+            let own = |interface: &Iface, mac| Own {
                 ifindex: interface.index,
-                mac: interface.mac,
-            })
-            .collect();
+                mac,
+            };
+            let themselves = interfaces.iter().map(|one| own(one, one.mac));
+            let tagged = interfaces
+                .iter()
+                .flat_map(|one| one.vlan_macs.iter().map(move |&mac| own(one, mac)));
+            themselves
+                .chain(tagged.filter(|tagged| interfaces.iter().all(|one| one.mac != tagged.mac)))
+                .collect()
+        };
         let own_changed = own != self.plane.own();
         if let Err(error) = self.plane.set_macs(own, self.forwarders.clone()) {
             self.complain("macs", &error);
         }
         if own_changed {
-            // Backends' entries hold this host's MAC.
-            for steering in self.steering.values() {
-                if let Err(error) = self.plane.steer(steering) {
-                    error!(service = %steering.service, "{error}");
-                }
+            self.steer_again();
+        }
+    }
+
+    /// Steers everything as before: backends' entries hold this host's MACs.
+    fn steer_again(&mut self) {
+        for steering in self.steering.values() {
+            if let Err(error) = self.plane.steer(steering) {
+                error!(service = %steering.service, "{error}");
             }
         }
     }

@@ -9,8 +9,14 @@ impl Driver {
     pub(super) fn answer(&mut self, request: Request) {
         // Who no longer waits for the answer does not get it.
         match request {
-            Request::Status(reply) => drop(reply.send(self.status())),
             // Millions of entries are not for this thread, which adverts wait for.
+            Request::Status(reply) => {
+                let (mut status, view) = (self.status(), self.plane.view());
+                self.workers.spawn_blocking(move || {
+                    view.count(&mut status);
+                    reply.send(status)
+                });
+            }
             Request::Flows { query, reply } => {
                 let view = self.plane.view();
                 self.workers
@@ -37,6 +43,7 @@ impl Driver {
         }
     }
 
+    /// All but what takes a look at the flow tables.
     fn status(&self) -> Status {
         let now = now();
         let (virtual_routers, mut services) = self.node.status(now);
@@ -79,6 +86,8 @@ impl Driver {
             virtual_routers,
             services,
             verdicts: self.plane.verdicts(),
+            events: self.plane.events(),
+            tables: Vec::new(),
             dropped_adverts: dropped.collect(),
             recent: self.history.iter().cloned().collect(),
         }

@@ -4,11 +4,13 @@
 //! * [`act`] carries out actions;
 //! * [`answer`] answers the control socket;
 //! * [`links`] knows which interfaces the core may count on;
+//! * [`nat`] puts the addresses for translation on the host;
 //! * [`resume`] takes over what an earlier daemon left.
 
 mod act;
 mod answer;
 mod links;
+mod nat;
 mod resume;
 
 use std::{
@@ -19,6 +21,7 @@ use std::{
 };
 
 use links::Links;
+use nat::NatError;
 use sd_notify::NotifyState;
 use steerd_core::{
     action::{Notice, Steering},
@@ -33,6 +36,7 @@ use tokio::{
     runtime::Handle,
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
+    task::JoinHandle,
     time::{Interval, MissedTickBehavior},
 };
 use tracing::{debug, error, info, trace, warn};
@@ -40,7 +44,7 @@ use tracing::{debug, error, info, trace, warn};
 use crate::io::{
     announce::{AnnounceError, Announcer},
     control::{self, ControlError, Request},
-    dataplane::{Dataplane, DataplaneError},
+    dataplane::{Dataplane, DataplaneError, Exit},
     netlink::{Iface, Netlink, NetlinkError},
     peer::{PeerError, Peers},
     state::{StateError, StateFile},
@@ -71,6 +75,8 @@ pub(crate) enum DriverError {
     Control(#[from] ControlError),
     #[error(transparent)]
     State(#[from] StateError),
+    #[error(transparent)]
+    Nat(#[from] NatError),
     #[error("cannot wait for signals: {0}")]
     Signals(std::io::Error),
 }
@@ -92,6 +98,7 @@ pub(crate) struct Driver {
     sender: mpsc::Sender<Event>,
     requests: mpsc::Receiver<Request>,
     interfaces: watch::Receiver<Vec<Iface>>,
+    exits: watch::Receiver<Vec<Exit>>,
     signals: Signals,
     started: Instant,
     history: VecDeque<RecentNotice>,
@@ -106,6 +113,10 @@ pub(crate) struct Driver {
     /// that. Those of an earlier daemon are among them at first.
     served: BTreeMap<IpAddr, bool>,
     links: Links,
+    /// Addresses that wrapped packets are to come to and that the host lacks.
+    missing_endpoints: BTreeSet<IpAddr>,
+    /// The worker's count of connections.
+    counting: Option<JoinHandle<()>>,
     /// What does not work at the moment, by kind: logged when it begins, tried again all the time.
     faults: BTreeMap<&'static str, BTreeSet<String>>,
     /// When an error of each kind was last logged.
@@ -141,6 +152,9 @@ impl Driver {
         let announcer = Announcer::open(&config, sender.clone())?;
         let netlink = Netlink::start(&config, sender.clone()).await?;
         let interfaces = netlink.interfaces();
+        let exits = netlink.exits();
+        let addresses = netlink.addresses().await?;
+        nat::check(&config, &addresses, &state)?;
 
         resume::tidy_up(&config, &netlink, &mut state).await?;
         let restored = resume::restored(&config, &plane, &state, started);
@@ -165,6 +179,7 @@ impl Driver {
             sender,
             requests,
             interfaces,
+            exits,
             signals: Signals::new().map_err(DriverError::Signals)?,
             started,
             history: VecDeque::new(),
@@ -172,14 +187,20 @@ impl Driver {
             forwarders,
             masters: BTreeSet::new(),
             sources: BTreeMap::new(),
-            addresses: BTreeSet::new(),
+            addresses,
             served: served.into_iter().map(|vip| (vip, false)).collect(),
             links,
+            missing_endpoints: BTreeSet::new(),
+            counting: None,
             faults: BTreeMap::new(),
             complained: BTreeMap::new(),
         };
         driver.update_macs();
         driver.update_sources();
+        driver
+            .plane
+            .configure(&driver.config.tunnel, &driver.config.nat)?;
+        driver.update_own().await;
         // The maps say what the core decided, then packets follow them: a new program must not
         // begin with empty maps.
         driver.perform_all().await;
@@ -224,6 +245,7 @@ impl Driver {
                     }
                 }
                 Ok(()) = self.interfaces.changed() => self.interfaces_changed().await,
+                Ok(()) = self.exits.changed() => self.update_exits(),
                 () = tokio::time::sleep(sleep), if deadline.is_some() => self.node.tick(now()),
                 _ = heartbeat.tick() => {
                     self.plane.heartbeat(now());
@@ -261,6 +283,7 @@ impl Driver {
                 self.addresses.clone_from(&addresses);
                 self.node.handle(Event::LocalAddresses(addresses), now());
                 self.update_served().await;
+                self.update_own().await;
             }
             event => self.node.handle(event, now()),
         }
@@ -274,6 +297,8 @@ impl Driver {
 
     async fn perform_all(&mut self) -> Next {
         let mut next = Next::Continue;
+        // A next hop was told here before the core heard of it.
+        self.update_exits();
         while let Some(action) = self.node.poll_action() {
             if let Next::Stop = self.perform(action).await {
                 next = Next::Stop;
@@ -285,6 +310,7 @@ impl Driver {
         {
             self.complain("commit", &error);
         }
+        self.purge();
         next
     }
 

@@ -11,4 +11,4 @@ pub(crate) mod peer;
 pub(crate) mod probe;
 pub(crate) mod rt;
 pub(crate) mod state;
-mod sysctl;
+pub(crate) mod sysctl;

@@ -29,7 +29,8 @@ pub(crate) struct StateFile {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct State {
     masters: BTreeSet<Name>,
-    /// The virtual routers' addresses, by interface. An earlier version did not say.
+    /// The virtual routers' addresses and those for translation, by interface. An earlier version did
+    /// not say.
     #[serde(default)]
     addresses: BTreeMap<Name, BTreeSet<Net>>,
     /// The virtual addresses on the loopback interface, of which this host is a backend.
@@ -83,14 +84,26 @@ impl StateFile {
 
     /// Notes that the addresses of `router` are about to be put on its interface.
     pub(crate) fn acquiring(&mut self, router: &VirtualRouter) -> Result<(), StateError> {
-        let interface = router.interface.clone();
-        let nets = router.addresses.iter().copied().map(Net);
-        self.state
-            .addresses
-            .entry(interface)
-            .or_default()
-            .extend(nets);
+        self.putting(&router.interface, &router.addresses)
+    }
+
+    /// Notes that `nets` are about to be put on `interface`.
+    pub(crate) fn putting(&mut self, interface: &Name, nets: &[IpNet]) -> Result<(), StateError> {
+        let noted = self.state.addresses.entry(interface.clone()).or_default();
+        noted.extend(nets.iter().copied().map(Net));
         self.write()
+    }
+
+    /// Whether it is noted that `net` was put on some interface.
+    pub(crate) fn was_put(&self, net: IpNet) -> bool {
+        let mut noted = self.state.addresses.values();
+        noted.any(|nets| nets.contains(&Net(net)))
+    }
+
+    /// Whether it is noted that `net` was put on `interface`.
+    pub(crate) fn is_noted(&self, interface: &Name, net: IpNet) -> bool {
+        let noted = self.state.addresses.get(interface);
+        noted.is_some_and(|noted| noted.contains(&Net(net)))
     }
 
     /// Notes that `nets` are no longer on `interface`.
@@ -104,14 +117,13 @@ impl StateFile {
         self.write()
     }
 
-    /// The addresses that were put on interfaces where no virtual router of `config` has them: an
-    /// earlier daemon did not live to take them off.
+    /// The addresses that were put on interfaces where `config` does not want them: an earlier daemon
+    /// did not live to take them off.
     pub(crate) fn left_behind(&self, config: &Config) -> Vec<(Name, IpNet)> {
         let configured = |interface: &Name, net: IpNet| {
-            config
-                .virtual_routers
-                .iter()
-                .any(|router| router.interface == *interface && router.addresses.contains(&net))
+            let mut routers = config.virtual_routers.iter();
+            routers.any(|router| router.interface == *interface && router.addresses.contains(&net))
+                || nat_addresses(config).any(|(on, address)| on == *interface && address == net)
         };
         let noted = self.state.addresses.iter();
         noted
@@ -148,6 +160,14 @@ impl StateFile {
         self.written.clone_from(&self.state);
         Ok(())
     }
+}
+
+/// The addresses that packets are translated with, each alone, and the interface to which those go
+/// that the host lacks.
+pub(crate) fn nat_addresses(config: &Config) -> impl Iterator<Item = (Name, IpNet)> {
+    let interface = config.dataplane.interfaces.first();
+    let addresses = config.nat.addresses.iter();
+    addresses.filter_map(move |&address| Some((interface?.clone(), IpNet::from(address))))
 }
 
 impl From<Net> for String {
@@ -227,6 +247,25 @@ mod tests {
         file.released(&Name::new("eth0"), &[net("10.9.0.101/24")])
             .unwrap();
         assert!(left("eth1", &["10.9.0.1/24"]).is_empty());
+    }
+
+    #[test]
+    fn an_address_for_translation_is_wanted_while_it_is_configured() {
+        let (dir, mut file) = file();
+        let mut config = lab::config("eth0", &["10.9.0.100/24"], &[]);
+        config.nat.addresses = vec!["10.9.0.50".parse().unwrap(), "fd09::50".parse().unwrap()];
+        let nets: Vec<(Name, IpNet)> = nat_addresses(&config).collect();
+        let shown: Vec<String> = nets.iter().map(|(_, net)| net.to_string()).collect();
+        assert_eq!(shown, ["10.9.0.50/32", "fd09::50/128"]);
+        for (interface, net) in &nets {
+            assert!(!file.is_noted(interface, *net));
+            file.putting(interface, &[*net]).unwrap();
+        }
+        let after = next(&dir);
+        assert!(after.is_noted(&nets[1].0, nets[1].1));
+        assert!(after.left_behind(&config).is_empty());
+        config.nat.addresses.truncate(1);
+        assert_eq!(after.left_behind(&config), nets[1..]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Kernel settings under `/proc/sys`: raised where they are too low.
+//! Kernel settings under `/proc/sys`: read, and raised where they are too low.
 
 use std::{
     fs, io,
@@ -46,11 +46,20 @@ pub(crate) fn raise(path: &Path, least: i64) -> Result<(), SysctlError> {
     Ok(())
 }
 
-fn read(path: &Path) -> Result<i64, SysctlError> {
-    let text = fs::read_to_string(path).map_err(|source| SysctlError::Read {
+/// What a setting says.
+///
+/// # Errors
+///
+/// It cannot be read.
+pub(crate) fn text(path: &Path) -> Result<String, SysctlError> {
+    fs::read_to_string(path).map_err(|source| SysctlError::Read {
         path: path.to_owned(),
         source,
-    })?;
+    })
+}
+
+fn read(path: &Path) -> Result<i64, SysctlError> {
+    let text = text(path)?;
     let value = text.trim();
     value.parse().map_err(|_| SysctlError::NotANumber {
         path: path.to_owned(),

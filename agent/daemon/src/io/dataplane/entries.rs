@@ -27,7 +27,13 @@ pub(super) struct Maps {
     pub(super) rings: Mapped,
     pub(super) flows4: Mapped,
     pub(super) flows6: Mapped,
+    pub(super) loads: Mapped,
+    pub(super) nat: Mapped,
+    pub(super) nat_hops: Mapped,
+    pub(super) fragments: Mapped,
+    pub(super) limits: Mapped,
     pub(super) macs: Mapped,
+    pub(super) event_stats: PerCpuArray<MapData, view::Counts>,
     pub(super) verdict_stats: PerCpuArray<MapData, view::Counts>,
     pub(super) service_stats: PerCpuArray<MapData, view::Counts>,
     pub(super) backend_stats: PerCpuArray<MapData, view::Counts>,
@@ -54,6 +60,11 @@ impl Maps {
         let rings = array(maps::RINGS)?;
         let flows4 = array(maps::FLOWS4)?;
         let flows6 = array(maps::FLOWS6)?;
+        let loads = array(maps::LOADS)?;
+        let nat = array(maps::NAT)?;
+        let nat_hops = array(maps::NAT_HOPS)?;
+        let fragments = array(maps::FRAGMENTS)?;
+        let limits = array(maps::SYN_LIMITS)?;
         let macs = array(maps::MACS)?;
         let mut stats = |name: &'static str| -> Result<_, DataplaneError> {
             let map = ebpf.take_map(name).ok_or_else(|| missing(name))?;
@@ -62,6 +73,7 @@ impl Maps {
                 source: io::Error::other(error),
             })
         };
+        let event_stats = stats(maps::EVENT_STATS)?;
         let verdict_stats = stats(maps::VERDICT_STATS)?;
         let service_stats = stats(maps::SERVICE_STATS)?;
         let backend_stats = stats(maps::BACKEND_STATS)?;
@@ -72,32 +84,45 @@ impl Maps {
             rings,
             flows4,
             flows6,
+            loads,
+            nat,
+            nat_hops,
+            fragments,
+            limits,
             macs,
+            event_stats,
             verdict_stats,
             service_stats,
             backend_stats,
         })
     }
 
+    /// A word of the control map.
+    pub(super) fn control_word(&self, word: usize) -> u64 {
+        self.control.element(0).get(word).map_or(0, Shared::load)
+    }
+
+    /// Makes a word of the control map, and those that follow it, these.
+    pub(super) fn set_control(&self, first: usize, values: &[u64]) {
+        let words = self.control.element(0).get(first..).unwrap_or_default();
+        for (word, &value) in words.iter().zip(values) {
+            word.store(value);
+        }
+    }
+
     /// The first slot of the half that is not in use.
     pub(super) fn spare(&self, word: usize, half: u32) -> u32 {
-        let base = self.control.element(0).get(word).map_or(0, Shared::load) as u32;
+        let base = self.control_word(word) as u32;
         if base == 0 { half } else { 0 }
     }
 
     pub(super) fn switch(&self, word: usize, base: u32, seed: u32) {
-        if let Some(word) = self.control.element(0).get(word) {
-            word.store(u64::from(base) | u64::from(seed) << 32);
-        }
+        self.set_control(word, &[u64::from(base) | u64::from(seed) << 32]);
     }
 
     /// The MACs of one kind in the table in use.
     pub(super) fn macs_of(&self, owner: MacOwner) -> impl Iterator<Item = u64> {
-        let base = self
-            .control
-            .element(0)
-            .get(Control::MACS)
-            .map_or(0, Shared::load) as u32;
+        let base = self.control_word(Control::MACS) as u32;
         (base..base + MAC_SLOTS).filter_map(move |slot| {
             let entry = self.macs.element(slot).first()?.load();
             (entry == owner.entry(entry)).then_some(entry & MAC_MASK)
@@ -122,18 +147,17 @@ impl Maps {
         (service.port_proto != 0).then_some(service)
     }
 
+    /// The services of the table in use, without the addresses.
     pub(super) fn services_in_use(&self) -> impl Iterator<Item = Service> {
-        let base = self
-            .control
-            .element(0)
-            .get(Control::SERVICES)
-            .map_or(0, Shared::load) as u32;
-        (base..base + SERVICE_SLOTS).filter_map(|slot| self.service(slot))
+        let base = self.control_word(Control::SERVICES) as u32;
+        (base..base + SERVICE_SLOTS)
+            .filter_map(|slot| self.service(slot))
+            .filter(|service| service.port_proto != Service::ADDRESS)
     }
 
     /// The slot and entry of a service in the table in use.
     pub(super) fn find_service(&self, key: ServiceKey) -> Option<(u32, Service)> {
-        let table = self.control.element(0).get(Control::SERVICES)?.load();
+        let table = self.control_word(Control::SERVICES);
         let hash = hash::service(hash::address(key.0, (table >> 32) as u32), key.1);
         let (one, other) = hash::service_slots(hash);
         [one, other].into_iter().find_map(|slot| {

@@ -1,52 +1,63 @@
 //! The data plane: the only place that names maps.
 //!
-//! [`Dataplane`] takes what the core decided ([`Steering`], MACs) and makes the maps say so;
-//! [`load`] has loading, pinning and attaching, [`placement`] numbers and rings, [`mapped`] and
-//! [`entries`] the maps' memory, [`view`] what people see of it.
+//! [`Dataplane`] takes what the core decided and the configuration says, and makes the maps say so:
+//!
+//! * [`mod@steer`]: a service's steering; [`sources`]: the clients that it takes;
+//! * [`host`]: MACs, interfaces, addresses, wrapping and translation;
+//! * [`words`]: all of that in the program's words;
+//! * [`load`]: loading, pinning and attaching; [`placement`]: numbers and rings;
+//! * [`mapped`] and [`entries`]: the maps' memory;
+//! * [`view`]: what people see of it; [`flows`]: passes over the flow tables.
 //!
 //! Order of writes: a backend that died is marked first, so that no packet goes to it; one that is
-//! new is written before any ring names it; a ring is written whole to a place that nothing reads
-//! and then put into its service by one word; a changed set of services is placed in the table
-//! that is not in use, and one word makes it the one in use.
+//! new, and the interface on the way to it, is written before any ring names it; a ring is written
+//! whole to a place that nothing reads and then put into its service by one word; what a policy says
+//! to look up is there before the policy, and goes after it; a changed set of services and addresses
+//! is placed in the table that is not in use, and one word makes it the one in use.
 
 mod entries;
 mod error;
+mod flows;
+mod host;
 mod load;
 mod mapped;
 mod mode;
 mod placement;
 mod report;
+mod sources;
+mod steer;
 mod view;
+mod words;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
 
 use aya::Ebpf;
-use entries::{Maps, pack_ids, write};
+use entries::Maps;
 pub(crate) use error::DataplaneError;
+use flows::Purge;
+use host::Devices;
+pub(crate) use host::{Exit, Own};
 pub(crate) use load::unload;
 use mapped::Mapped;
-use placement::{Ids, Region, Regions};
+use placement::{Ids, Regions};
+use sources::{Rules, SourceMap};
+use steer::{Steered, region};
 use steerd_core::{
-    action::{SteeredBackend, Steering, Way},
-    config::{Dataplane as Config, Name, Protocol, XdpMode},
+    config::{Dataplane as Config, Name, XdpMode},
     event::BackendKey,
     time::Instant,
 };
 use steerd_ebpf::{
-    abi::{
-        self, Backend, BackendState, Control, MAC_SLOTS, MAX_BACKENDS, MAX_SERVICES, MacOwner,
-        RING_LINE, RING_LINES, SERVICE_SLOTS, Service, addr_words, mac_bytes, mac_word, maps,
-    },
-    hash,
-    place::{self, ServiceKey},
-    shared::Shared,
+    abi::{Control, MAX_BACKENDS, MAX_SERVICES, MacOwner, RING_LINES, Service, mac_bytes, maps},
+    place::ServiceKey,
+    scan,
 };
+pub(crate) use view::View;
 
 /// A backend's key in the program's terms: service id, address, port in network byte order.
 type BackendId = (u32, [u64; 2], u16);
@@ -56,13 +67,6 @@ const ESTABLISHED_IDLE: Duration = Duration::from_secs(3600);
 
 /// How often what nothing names any more is looked for at most.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
-
-/// An interface of this host that carries the program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Own {
-    pub(crate) ifindex: u32,
-    pub(crate) mac: [u8; 6],
-}
 
 /// The running data plane.
 pub(crate) struct Dataplane {
@@ -76,24 +80,26 @@ pub(crate) struct Dataplane {
     steered: BTreeMap<Name, Steered>,
     /// Whether the set of services differs from the table in use.
     dirty: bool,
+    /// Whether each configured service was steered once.
+    complete: bool,
+    /// What addresses are for, beside being virtual; none: not told yet.
+    roles: Option<BTreeMap<[u64; 2], u32>>,
+    /// Which clients services take.
+    sources: SourceMap,
+    /// Services whose flows have to be looked through: the clients they take are other ones.
+    purge: Purge,
+    devices: Devices,
     /// Whether there may be numbers and rings that nothing names any more, and when they were last
     /// looked for.
     litter: bool,
     swept: Instant,
     own: Vec<Own>,
+    exits: Vec<Exit>,
     forwarders: Vec<[u8; 6]>,
     /// How the program is attached.
     modes: BTreeMap<Name, XdpMode>,
     /// Whether the pins stay when this ends: not those of a start that was refused.
     keep: bool,
-}
-
-struct Steered {
-    key: ServiceKey,
-    id: u32,
-    region: Region,
-    /// The backends' numbers and names.
-    backends: Vec<(u32, Name)>,
 }
 
 impl Drop for Dataplane {
@@ -126,14 +132,15 @@ impl Dataplane {
             }
         };
         let maps = Maps::take(&mut ebpf)?;
+        let sources = SourceMap::take(&mut ebpf)?;
+        let devices = Devices::take(&mut ebpf)?;
         if let Some(seed) = maps.control.element(0).get(Control::FLOW_SEED)
             && seed.load() == 0
         {
             seed.store(random_word()?);
         }
-        if let Some(idle) = maps.control.element(0).get(Control::ESTABLISHED_IDLE) {
-            idle.store(view::flow_clock_units(ESTABLISHED_IDLE));
-        }
+        let idle = scan::age(ESTABLISHED_IDLE, view::read_clock().unit());
+        maps.set_control(Control::ESTABLISHED_IDLE, &[idle.into()]);
         let mut plane = Self {
             ebpf,
             config: config.clone(),
@@ -142,9 +149,15 @@ impl Dataplane {
             regions: Regions::new(RING_LINES, []),
             steered: BTreeMap::new(),
             dirty: true,
+            complete: false,
+            roles: None,
+            sources,
+            purge: Purge::default(),
+            devices,
             litter: true,
             swept: Instant::ZERO,
             own: Vec::new(),
+            exits: Vec::new(),
             forwarders: Vec::new(),
             modes: BTreeMap::new(),
             keep,
@@ -173,8 +186,7 @@ impl Dataplane {
         let mut regions = Vec::new();
         let mut service_ids = BTreeMap::new();
         for service in &services {
-            let (first, slots) = service.ring();
-            regions.push(Region { first, slots });
+            regions.extend([region(service.ring()), region(service.quic())]);
             service_ids.insert((service.addr, service.port_proto), service.id);
         }
         let mut backend_ids = BTreeMap::new();
@@ -199,14 +211,15 @@ impl Dataplane {
     ) -> BTreeMap<BackendKey, bool> {
         let mut restored = BTreeMap::new();
         for service in services {
-            let Some(id) = self
-                .services
-                .get(&key(service.address, service.port, service.protocol))
-            else {
+            let Some(id) = self.services.get(&words::service_key(
+                service.address,
+                service.port,
+                service.protocol,
+            )) else {
                 continue;
             };
             for backend in &service.backends {
-                let known = (id, words(backend.address), backend.port.to_be());
+                let known = (id, words::address(backend.address), backend.port.to_be());
                 if let Some(id) = self.backends.get(&known)
                     && let Some(state) = self.maps.backend_state(id)
                 {
@@ -221,205 +234,63 @@ impl Dataplane {
         restored
     }
 
-    /// Steers a service so. One that is new takes effect with [`Dataplane::commit`].
-    ///
-    /// Nothing is freed here: numbers belong to addresses and ports, not to names, so a service or
-    /// backend that was renamed keeps them, and what nothing names any more is swept up after a
-    /// whole batch of changes.
-    pub(crate) fn steer(&mut self, steering: &Steering) -> Result<(), DataplaneError> {
-        let key = key(steering.address, steering.port, steering.protocol);
-        let id = self
-            .services
-            .get_or_take(&key)
-            .ok_or(DataplaneError::Full {
-                what: "another service",
-                limit: MAX_SERVICES - 1,
-            })?;
-        let mut ids = Vec::with_capacity(steering.backends.len());
-        for backend in &steering.backends {
-            let identity = (id, words(backend.address), backend.port.to_be());
-            let number = self
-                .backends
-                .get_or_take(&identity)
-                .ok_or(DataplaneError::Full {
-                    what: "another backend",
-                    limit: MAX_BACKENDS - 1,
-                })?;
-            self.write_backend(number, identity, backend);
-            ids.push((number, backend.name.clone()));
-        }
-        let ring: Vec<u16> = steering
-            .ring
-            .iter()
-            .map(|&index| {
-                ids.get(usize::from(index))
-                    .map_or(0, |&(number, _)| number as u16)
-            })
-            .collect();
-        let in_use = self.maps.find_service(key);
-        let current = match &in_use {
-            Some((_, service)) => region_of(service),
-            None => self.region_of(&steering.service, key),
-        };
-        let region = self.write_ring(&ring, current)?;
-        match in_use {
-            Some((slot, _)) => {
-                if let Some(ring) = self.maps.services.element(slot).get(3) {
-                    ring.store(ring_word(region));
-                }
-            }
-            None => self.dirty = true,
-        }
-        let steered = Steered {
-            key,
-            id,
-            region,
-            backends: ids,
-        };
-        let before = self.steered.insert(steering.service.clone(), steered);
-        if before.is_none_or(|before| before.key != key) {
-            self.dirty = true;
-        }
-        self.litter = true;
-        Ok(())
-    }
-
-    /// The ring of a service that was steered but is not yet in the table in use.
-    fn region_of(&self, name: &Name, key: ServiceKey) -> Region {
-        match self.steered.get(name) {
-            Some(steered) if steered.key == key => steered.region,
-            _ => Region::default(),
-        }
-    }
-
-    /// Steers a service no more. Takes effect with [`Dataplane::commit`].
-    pub(crate) fn unsteer(&mut self, service: &Name) {
-        if self.steered.remove(service).is_some() {
-            self.dirty = true;
-            self.litter = true;
-        }
-    }
-
-    /// Tells the program whose frames are for this host and whose were steered already.
-    pub(crate) fn set_macs(
-        &mut self,
-        own: Vec<Own>,
-        forwarders: Vec<[u8; 6]>,
-    ) -> Result<(), DataplaneError> {
-        if own == self.own && forwarders == self.forwarders {
-            return Ok(());
-        }
-        let mut macs: Vec<(u64, MacOwner)> = own
-            .iter()
-            .map(|own| (mac_word(own.mac), MacOwner::Own))
-            .collect();
-        macs.extend(
-            forwarders
-                .iter()
-                .filter(|mac| own.iter().all(|own| own.mac != **mac))
-                .map(|&mac| (mac_word(mac), MacOwner::Forwarder)),
-        );
-        let (seed, table) = place::macs(&macs).ok_or(DataplaneError::Full {
-            what: "another peer",
-            limit: MAC_SLOTS / 16,
-        })?;
-        let base = self.maps.spare(Control::MACS, MAC_SLOTS);
-        for (slot, entry) in (base..).zip(table) {
-            if let [word] = self.maps.macs.element(slot) {
-                word.store(entry);
-            }
-        }
-        self.maps.switch(Control::MACS, base, seed);
-        self.own = own;
-        self.forwarders = forwarders;
-        Ok(())
-    }
-
-    /// The peers' MACs that the program knows.
-    pub(crate) fn forwarders(&self) -> &[[u8; 6]] {
-        &self.forwarders
-    }
-
-    /// The interfaces' MACs that the program knows.
-    pub(crate) fn own(&self) -> &[Own] {
-        &self.own
-    }
-
     /// Ends a batch of changes: makes a changed set of services the one in use, and frees what
     /// nothing names any more.
     ///
     /// Not to be called before each configured service was steered once: a daemon that starts must
     /// not take away what the last one steered, nor the numbers that flows know.
     pub(crate) fn commit(&mut self, now: Instant) -> Result<(), DataplaneError> {
+        self.complete = true;
         if self.dirty {
-            self.switch_services()?;
+            self.place_services()?;
             self.dirty = false;
         }
         // It looks at every backend, so not after each of many changes.
         if self.litter && now.since(self.swept) >= SWEEP_INTERVAL {
             self.swept = now;
-            self.litter = self.sweep(now);
+            self.litter = self.sweep(now)?;
         }
-        Ok(())
-    }
-
-    fn switch_services(&mut self) -> Result<(), DataplaneError> {
-        // By key: of two names for one key the later one counts, until a failed change is mended.
-        let steered: BTreeMap<ServiceKey, &Steered> = self
-            .steered
-            .values()
-            .map(|steered| (steered.key, steered))
-            .collect();
-        let keys: Vec<ServiceKey> = steered.keys().copied().collect();
-        let (seed, slots) = place::services(&keys).ok_or(DataplaneError::Full {
-            what: "another service",
-            limit: MAX_SERVICES - 1,
-        })?;
-        let base = self.maps.spare(Control::SERVICES, SERVICE_SLOTS);
-        for slot in base..base + SERVICE_SLOTS {
-            if let Some(port_proto_id) = self.maps.services.element(slot).get(2) {
-                port_proto_id.store(0);
-            }
-        }
-        for (steered, slot) in steered.values().zip(slots) {
-            let (addr, port_proto) = steered.key;
-            let service = Service {
-                addr,
-                port_proto,
-                id: steered.id,
-                ring: Shared::new(ring_word(steered.region)),
-                salt: hash::salt(addr, port_proto),
-                ..Service::default()
-            };
-            write(self.maps.services.element(base + slot), service.words());
-        }
-        let filter = place::filter(&keys, seed);
-        // Around the switch both tables' services must pass.
-        self.maps.filter(|word, before| before | filter[word]);
-        self.maps.switch(Control::SERVICES, base, seed);
-        self.maps.filter(|word, _| filter[word]);
         Ok(())
     }
 
     /// Frees the numbers and rings that nothing names. Returns whether some have still to wait.
-    fn sweep(&mut self, now: Instant) -> bool {
+    fn sweep(&mut self, now: Instant) -> Result<bool, DataplaneError> {
         let steered = self.steered.values();
         let services: BTreeSet<u32> = steered.clone().map(|steered| steered.id).collect();
-        let regions = steered.clone().map(|steered| steered.region);
+        let regions = steered
+            .clone()
+            .flat_map(|steered| [steered.ring, steered.quic]);
         let regions: BTreeSet<u32> = regions
             .filter(|region| region.slots != 0)
             .map(|region| region.first)
+            .collect();
+        let devices = steered
+            .clone()
+            .flat_map(|steered| &steered.devices)
+            .copied();
+        let devices: BTreeSet<u32> = devices
+            .chain(self.own.iter().map(|own| own.ifindex))
             .collect();
         let backends: BTreeSet<u32> = steered
             .flat_map(|steered| &steered.backends)
             .map(|&(number, _)| number)
             .collect();
-        self.services.sweep(|id| services.contains(&id));
+        for id in self.services.sweep(|id| services.contains(&id)) {
+            self.clear_limit(id);
+        }
+        for id in self.sources.services() {
+            if !services.contains(&id) {
+                self.purge.0.remove(&id);
+                self.sources.set(id, &Rules::default())?;
+            }
+        }
+        self.devices.keep(&devices)?;
         for number in self.backends.sweep(|number| backends.contains(&number)) {
             self.clear_backend(number);
         }
-        self.regions
-            .sweep(|region| regions.contains(&region.first), now)
+        Ok(self
+            .regions
+            .sweep(|region| regions.contains(&region.first), now))
     }
 
     /// The daemon's sign of life.
@@ -435,43 +306,6 @@ impl Dataplane {
         (word != 0).then(|| Instant::from_origin(std::time::Duration::from_nanos(word)))
     }
 
-    fn write_backend(&mut self, number: u32, identity: BackendId, backend: &SteeredBackend) {
-        let (service, addr, port) = identity;
-        let next_hop = backend.way.next_hop();
-        let source = next_hop
-            .and_then(|hop| self.own.iter().find(|own| own.ifindex == hop.ifindex))
-            .map_or(0, |own| mac_word(own.mac));
-        let element = self.maps.backends.element(number);
-        let [state, ..] = element else { return };
-        let was = state.load();
-        // A number that was free begins a new generation; one in use keeps it.
-        let generation = match BackendState::unpack(was) {
-            Some(state) => state.generation,
-            None => ((was >> 48) as u8).wrapping_add(1),
-        };
-        let mode = match backend.way {
-            Way::Local => abi::Mode::Local,
-            Way::Dsr(_) | Way::Tunnel { .. } | Way::Nat(_) => abi::Mode::Dsr,
-        };
-        let mac = next_hop.map_or(0, |hop| mac_word(hop.mac));
-        let state = BackendState {
-            mac,
-            generation,
-            mode,
-            alive: backend.alive,
-        };
-        let entry = Backend {
-            state: Shared::new(state.pack()),
-            source: Shared::new(source),
-            ifindex: next_hop.map_or(0, |hop| hop.ifindex),
-            service,
-            addr,
-            port,
-            ..Backend::default()
-        };
-        write(element, entry.words());
-    }
-
     /// Ends the use of a number; its generation stays, so that flows that name it are seen to be of
     /// before.
     fn clear_backend(&self, number: u32) {
@@ -482,54 +316,10 @@ impl Dataplane {
                 word.store(0);
             }
         }
-    }
-
-    /// Puts a ring where nothing reads yet, unless `current` says the same.
-    fn write_ring(&mut self, ring: &[u16], current: Region) -> Result<Region, DataplaneError> {
-        if self.maps.ring_is(current, ring) {
-            return Ok(current);
+        for word in self.maps.loads.element(number) {
+            word.store(0);
         }
-        let slots = u32::try_from(ring.len()).unwrap_or(u32::MAX);
-        let region = if slots == 0 {
-            Region::default()
-        } else {
-            self.regions.take(slots).ok_or(DataplaneError::Full {
-                what: "another ring",
-                limit: RING_LINES * RING_LINE,
-            })?
-        };
-        for (line, ids) in (region.first..).zip(ring.chunks(RING_LINE as usize)) {
-            let words = ids.chunks(4).map(pack_ids);
-            for (word, value) in self.maps.rings.element(line).iter().zip(words) {
-                word.store(value);
-            }
-        }
-        Ok(region)
     }
-}
-
-fn region_of(service: &Service) -> Region {
-    let (first, slots) = service.ring();
-    Region { first, slots }
-}
-
-fn ring_word(region: Region) -> u64 {
-    u64::from(region.slots) | u64::from(region.first) << 32
-}
-
-fn key(address: IpAddr, port: u16, protocol: Protocol) -> ServiceKey {
-    let number = match protocol {
-        Protocol::Tcp => 6,
-        Protocol::Udp => 17,
-    };
-    (words(address), Service::key(port.to_be(), number))
-}
-
-fn words(address: IpAddr) -> [u64; 2] {
-    addr_words(match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-        IpAddr::V6(address) => address.octets(),
-    })
 }
 
 /// A random word that is not zero.

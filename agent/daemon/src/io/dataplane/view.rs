@@ -7,20 +7,25 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use aya::{
     Pod,
-    maps::{MapData, PerCpuArray},
+    maps::{DevMapHash, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key},
 };
 use steerd_core::{
-    api::{Flow, Flows, FlowsQuery, MapDump, MapEntry, MapInfo, Maps as MapList, VerdictCount},
+    api::{
+        EventCount, Flow, Flows, FlowsQuery, MapDump, MapEntry, MapInfo, Maps as MapList,
+        VerdictCount,
+    },
     config::Name,
 };
 use steerd_ebpf::{
     abi::{Counter, maps},
     clock::Clock,
+    event::Event,
     inspect,
+    parse::protocol,
     verdict::Verdict,
 };
 
-use super::{Dataplane, Mapped, Maps};
+use super::{Dataplane, Mapped, Maps, Steered};
 
 /// A [`Counter`] as aya reads it.
 #[derive(Clone, Copy)]
@@ -46,6 +51,18 @@ impl Dataplane {
             .collect()
     }
 
+    /// What the program met by the way, by event, zero ones left out.
+    pub(crate) fn events(&self) -> Vec<EventCount> {
+        Event::ALL
+            .into_iter()
+            .map(|event| EventCount {
+                event: event.name().to_owned(),
+                times: sum(&self.maps.event_stats, event as u32).packets,
+            })
+            .filter(|count| count.times != 0)
+            .collect()
+    }
+
     /// Packets and bytes of a service.
     pub(crate) fn service_counter(&self, service: &Name) -> Counter {
         match self.steered.get(service) {
@@ -68,17 +85,25 @@ impl Dataplane {
 
     /// The maps and the names as they are now.
     pub(crate) fn view(&self) -> View {
-        let backends = self.steered.values().flat_map(|steered| &steered.backends);
+        let named = |(name, steered): (&Name, &Steered)| {
+            let service = Service {
+                name: name.clone(),
+                is_udp: (steered.key.1 >> 16) as u8 == protocol::UDP,
+            };
+            (steered.id, service)
+        };
+        let backends = self.steered.iter().flat_map(|(service, steered)| {
+            let backends = steered.backends.iter();
+            backends.map(move |(number, name)| (*number, (service.clone(), name.clone())))
+        });
+        let counted = self.steered.values().filter(|steered| steered.counts());
         View {
             maps: Arc::clone(&self.maps),
             pins: self.config.bpf_dir.join(steerd_ebpf::abi::PIN_DIR),
-            services: self
-                .steered
-                .iter()
-                .map(|(name, steered)| (steered.id, name.clone()))
-                .collect(),
-            backends: backends
-                .map(|(number, name)| (*number, name.clone()))
+            services: self.steered.iter().map(named).collect(),
+            backends: backends.collect(),
+            counted: counted
+                .flat_map(|steered| steered.backends.iter().map(|(number, _)| *number))
                 .collect(),
         }
     }
@@ -86,21 +111,28 @@ impl Dataplane {
 
 /// The maps and the names of what they hold.
 pub(crate) struct View {
-    maps: Arc<Maps>,
+    pub(super) maps: Arc<Maps>,
     pins: PathBuf,
-    services: BTreeMap<u32, Name>,
-    backends: BTreeMap<u32, Name>,
+    /// By id.
+    pub(super) services: BTreeMap<u32, Service>,
+    /// Service and backend, by number.
+    pub(super) backends: BTreeMap<u32, (Name, Name)>,
+    /// The backends whose connections the program counts, by number.
+    pub(super) counted: Vec<u32>,
+}
+
+/// A service to look at.
+pub(super) struct Service {
+    name: Name,
+    pub(super) is_udp: bool,
 }
 
 impl View {
     /// The flows that fit a query; it is refused in words where it names what is not there.
     pub(crate) fn flows(&self, query: &FlowsQuery) -> Result<Flows, String> {
         self.check(query)?;
-        let named = |names: &BTreeMap<u32, Name>, id: u16| {
-            names
-                .get(&u32::from(id))
-                .map_or_else(|| id.to_string(), ToString::to_string)
-        };
+        let named =
+            |name: Option<&Name>, id: u16| name.map_or_else(|| id.to_string(), ToString::to_string);
         let fits = |wanted: &Option<String>, name: &str| {
             wanted.as_deref().is_none_or(|wanted| wanted == name)
         };
@@ -113,8 +145,10 @@ impl View {
         let four = entries(&self.maps.flows4, 2).filter_map(|entry| inspect::flow4(&entry));
         let six = entries(&self.maps.flows6, 4).filter_map(|entry| inspect::flow6(&entry));
         for flow in four.chain(six) {
-            let service = named(&self.services, flow.service);
-            let backend = named(&self.backends, flow.backend);
+            let service = self.services.get(&flow.service.into());
+            let service = named(service.map(|service| &service.name), flow.service);
+            let backend = self.backends.get(&flow.backend.into());
+            let backend = named(backend.map(|(_, backend)| backend), flow.backend);
             if !fits(&query.service, &service) || !fits(&query.backend, &backend) {
                 continue;
             }
@@ -136,16 +170,23 @@ impl View {
     fn check(&self, query: &FlowsQuery) -> Result<(), String> {
         // A number is what is shown where no name is known.
         let is_number = |wanted: &str| wanted.parse::<u16>().is_ok();
-        let is_named = |names: &BTreeMap<u32, Name>, wanted: &str| {
-            names.values().any(|name| name.as_str() == wanted)
-        };
+        let mut services = self.services.values().map(|service| &service.name);
+        let mut backends = self.backends.values().map(|(_, backend)| backend);
         match (query.service.as_deref(), query.backend.as_deref()) {
-            (Some(service), _) if !is_named(&self.services, service) && !is_number(service) => Err(
-                format!("no service {service}: `steerctl services` lists them"),
-            ),
-            (_, Some(backend)) if !is_named(&self.backends, backend) && !is_number(backend) => Err(
-                format!("no backend {backend}: `steerctl backends` lists them"),
-            ),
+            (Some(service), _)
+                if !services.any(|name| name.as_str() == service) && !is_number(service) =>
+            {
+                Err(format!(
+                    "no service {service}: `steerctl services` lists them"
+                ))
+            }
+            (_, Some(backend))
+                if !backends.any(|name| name.as_str() == backend) && !is_number(backend) =>
+            {
+                Err(format!(
+                    "no backend {backend}: `steerctl backends` lists them"
+                ))
+            }
             _ => Ok(()),
         }
     }
@@ -171,26 +212,33 @@ impl View {
     }
 
     /// The entries of a map that are in use, decoded, from an index on; refused in words where
-    /// there is no such map.
+    /// there is no such map. Where entries have no index, it is their place in the kernel's order.
     pub(crate) fn map_dump(&self, name: &str, from: u64) -> Result<MapDump, String> {
         let source = match name {
             maps::CONTROL => Source::Mapped(&self.maps.control),
             maps::SERVICES => Source::Mapped(&self.maps.services),
             maps::BACKENDS => Source::Mapped(&self.maps.backends),
+            maps::LOADS => Source::Mapped(&self.maps.loads),
             maps::RINGS => Source::Mapped(&self.maps.rings),
             maps::FLOWS4 => Source::Mapped(&self.maps.flows4),
             maps::FLOWS6 => Source::Mapped(&self.maps.flows6),
+            maps::NAT => Source::Mapped(&self.maps.nat),
+            maps::NAT_HOPS => Source::Mapped(&self.maps.nat_hops),
+            maps::FRAGMENTS => Source::Mapped(&self.maps.fragments),
+            maps::SYN_LIMITS => Source::Mapped(&self.maps.limits),
             maps::MACS => Source::Mapped(&self.maps.macs),
+            maps::EVENT_STATS => Source::Counters(&self.maps.event_stats),
             maps::VERDICT_STATS => Source::Counters(&self.maps.verdict_stats),
             maps::SERVICE_STATS => Source::Counters(&self.maps.service_stats),
             maps::BACKEND_STATS => Source::Counters(&self.maps.backend_stats),
+            maps::SOURCES | maps::DEVICES => {
+                return self
+                    .keyed_dump(name, from)
+                    .map_err(|error| format!("cannot read {name}: {error}; try again"));
+            }
             _ => return Err(format!("no map {name}: `steerctl maps list` lists them")),
         };
-        let mut dump = MapDump {
-            name: name.to_owned(),
-            entries: Vec::new(),
-            next: None,
-        };
+        let mut dump = empty_dump(name);
         let first = u32::try_from(from).unwrap_or(u32::MAX);
         for key in first..source.len() {
             if dump.entries.len() >= MapDump::MAX_ENTRIES {
@@ -201,17 +249,67 @@ impl View {
                 continue;
             };
             for fields in inspect::decode(name, key, &bytes) {
-                let fields = fields
-                    .into_iter()
-                    .map(|(name, value)| (name.to_owned(), value))
-                    .collect();
-                dump.entries.push(MapEntry {
-                    key: u64::from(key),
-                    fields,
-                });
+                dump.entries.push(entry(u64::from(key), fields));
             }
         }
         Ok(dump)
+    }
+
+    /// The same of a map whose keys are not numbers one after the other.
+    fn keyed_dump(&self, name: &str, from: u64) -> Result<MapDump, MapError> {
+        let map = MapData::from_pin(self.pins.join(name))?;
+        let mut fields: Vec<(u64, Vec<inspect::Field>)> = Vec::new();
+        if name == maps::SOURCES {
+            let trie = LpmTrie::<_, [u8; 20], u32>::try_from(Map::LpmTrie(map))?;
+            let keys = (0..).zip(trie.keys());
+            let part = keys.skip(usize::try_from(from).unwrap_or(usize::MAX));
+            for (at, key) in part.take(MapDump::MAX_ENTRIES + 1) {
+                let key: Key<[u8; 20]> = key?;
+                // What goes meanwhile is not there any more.
+                if let Ok(rule) = trie.get(&key, 0) {
+                    fields.push((at, inspect::source(key.prefix_len(), &key.data(), rule)));
+                }
+            }
+        } else {
+            let devices = DevMapHash::try_from(Map::DevMapHash(map))?;
+            let mut indices: Vec<u32> = devices.keys().collect::<Result<_, _>>()?;
+            indices.sort_unstable();
+            for ifindex in indices
+                .into_iter()
+                .filter(|&ifindex| u64::from(ifindex) >= from)
+            {
+                let bytes = u64::from(devices.get(ifindex, 0)?.if_index).to_ne_bytes();
+                let decoded = inspect::decode(name, ifindex, &bytes);
+                fields.extend(decoded.into_iter().map(|fields| (ifindex.into(), fields)));
+            }
+        }
+        let mut dump = empty_dump(name);
+        for (key, fields) in fields {
+            if dump.entries.len() == MapDump::MAX_ENTRIES {
+                dump.next = Some(key);
+                break;
+            }
+            dump.entries.push(entry(key, fields));
+        }
+        Ok(dump)
+    }
+}
+
+fn empty_dump(name: &str) -> MapDump {
+    MapDump {
+        name: name.to_owned(),
+        entries: Vec::new(),
+        next: None,
+    }
+}
+
+fn entry(key: u64, fields: Vec<inspect::Field>) -> MapEntry {
+    let fields = fields
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value));
+    MapEntry {
+        key,
+        fields: fields.collect(),
     }
 }
 
@@ -271,14 +369,8 @@ fn entries(mapped: &Mapped, words: usize) -> impl Iterator<Item = Vec<u8>> {
         })
 }
 
-/// A time in units of the flow table's clock.
-pub(super) fn flow_clock_units(time: Duration) -> u64 {
-    let units = time.as_nanos() / read_clock().unit().as_nanos().max(1);
-    u64::try_from(units).unwrap_or(u64::MAX)
-}
-
 /// The kernel's jiffies. A kernel that does not tell its tick is taken for one of 250 Hz.
-fn read_clock() -> Clock {
+pub(super) fn read_clock() -> Clock {
     use nix::time::{ClockId, clock_getres, clock_gettime};
     const TICK: Duration = Duration::from_millis(4);
     let coarse = ClockId::CLOCK_MONOTONIC_COARSE;

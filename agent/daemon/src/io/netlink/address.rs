@@ -19,22 +19,26 @@ use super::{
 
 /// Puts the addresses of `router` on its interface.
 pub(super) async fn acquire(kernel: &Kernel, router: &VirtualRouter) -> Result<(), NetlinkError> {
-    let interface = &router.interface;
-    let index = index_of(interface).ok_or_else(|| NetlinkError::NoInterface(interface.clone()))?;
     let mut outcome = Ok(());
     for net in &router.addresses {
-        let flags = match net {
-            IpNet::V4(_) => AddressFlags::empty(),
-            IpNet::V6(_) if has_prefix(kernel, index, net).await => {
-                AddressFlags::Nodad | AddressFlags::Noprefixroute
-            }
-            IpNet::V6(_) => AddressFlags::Nodad,
-        };
-        let message = with_flags(message(index, *net), flags);
-        let added = kernel.set(RouteNetlinkMessage::NewAddress(message)).await;
-        outcome = outcome.and(added.map_err(|source| failed("put", *net, interface, source)));
+        outcome = outcome.and(put(kernel, &router.interface, *net).await);
     }
     outcome
+}
+
+/// Puts `net` on `interface`.
+pub(super) async fn put(kernel: &Kernel, interface: &Name, net: IpNet) -> Result<(), NetlinkError> {
+    let index = index_of(interface).ok_or_else(|| NetlinkError::NoInterface(interface.clone()))?;
+    let flags = match net {
+        IpNet::V4(_) => AddressFlags::empty(),
+        IpNet::V6(_) if has_prefix(kernel, index, &net).await => {
+            AddressFlags::Nodad | AddressFlags::Noprefixroute
+        }
+        IpNet::V6(_) => AddressFlags::Nodad,
+    };
+    let message = with_flags(message(index, net), flags);
+    let added = kernel.set(RouteNetlinkMessage::NewAddress(message)).await;
+    added.map_err(|source| failed("put", net, interface, source))
 }
 
 /// Takes the addresses of `router` off its interface.

@@ -28,6 +28,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use rtnetlink::packet_route::{RouteNetlinkMessage, address::AddressMessage};
 use steerd_core::{
     config::{Config, Name, VirtualRouter},
     event::Event,
@@ -37,8 +38,11 @@ use tokio::{
     task::JoinSet,
 };
 
-use self::{monitor::Monitor, request::Kernel};
-use super::sysctl::{self, SysctlError};
+use self::{monitor::Monitor, request::Kernel, table::Table};
+use super::{
+    dataplane::Exit,
+    sysctl::{self, SysctlError},
+};
 
 /// How many next hops are kept resolved at most. Peers are among them, and who claims to be one can
 /// be anybody on the segment.
@@ -84,6 +88,8 @@ pub(crate) struct Iface {
     pub(crate) index: u32,
     /// Its MAC; zero where it is no Ethernet interface.
     pub(crate) mac: [u8; 6],
+    /// The MACs of VLAN devices on it, whose frames come through it.
+    pub(crate) vlan_macs: BTreeSet<[u8; 6]>,
     /// Whether it is set up and has carrier.
     pub(crate) up: bool,
 }
@@ -93,6 +99,7 @@ pub(crate) struct Netlink {
     kernel: Kernel,
     wanted: Arc<Wanted>,
     interfaces: watch::Receiver<Vec<Iface>>,
+    exits: watch::Receiver<Vec<Exit>>,
     /// The tasks end with this.
     _tasks: JoinSet<()>,
 }
@@ -113,8 +120,13 @@ impl Netlink {
         let wanted = Arc::new(Wanted::default());
         wanted.set_interfaces(config);
         let (interfaces_tx, interfaces) = watch::channel(Vec::new());
-        let mut monitor =
-            Monitor::open(kernel.clone(), Arc::clone(&wanted), events, interfaces_tx)?;
+        let (exits_tx, exits) = watch::channel(Vec::new());
+        let channels = monitor::Channels {
+            events,
+            interfaces: interfaces_tx,
+            exits: exits_tx,
+        };
+        let mut monitor = Monitor::open(kernel.clone(), Arc::clone(&wanted), channels)?;
         monitor.read_all().await?;
         for name in &wanted.lock().interfaces {
             if !interfaces
@@ -130,6 +142,7 @@ impl Netlink {
             kernel,
             wanted,
             interfaces,
+            exits,
             _tasks: tasks,
         })
     }
@@ -143,6 +156,38 @@ impl Netlink {
     /// The configuration's interfaces that exist, with their MACs, as they are and change.
     pub(crate) fn interfaces(&self) -> watch::Receiver<Vec<Iface>> {
         self.interfaces.clone()
+    }
+
+    /// What frames to the reported next hops look like on their way out. One of a next hop is there
+    /// before its event.
+    pub(crate) fn exits(&self) -> watch::Receiver<Vec<Exit>> {
+        self.exits.clone()
+    }
+
+    /// This host's addresses.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not tell.
+    pub(crate) async fn addresses(&self) -> Result<BTreeSet<IpAddr>, NetlinkError> {
+        let all = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let list = self.kernel.list(all).await;
+        let list = list.map_err(|source| NetlinkError::Read {
+            what: "addresses",
+            source,
+        })?;
+        let mut table = Table::default();
+        list.iter().for_each(|message| table.apply(message));
+        Ok(table.addresses())
+    }
+
+    /// Puts one address on an interface. One that is there already stays.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses, or there is no such interface.
+    pub(crate) async fn put(&self, interface: &Name, net: IpNet) -> Result<(), NetlinkError> {
+        address::put(&self.kernel, interface, net).await
     }
 
     /// Puts the addresses of `router` on its interface. Those that are there already stay.
@@ -256,6 +301,8 @@ struct Wanted {
 #[derive(Default)]
 struct Lists {
     interfaces: BTreeSet<Name>,
+    /// Those that carry the program.
+    programs: BTreeSet<Name>,
     addresses: BTreeSet<IpAddr>,
     /// Whether it was said that there are too many.
     warned: bool,
@@ -272,7 +319,7 @@ impl Lists {
             self.warned = true;
             tracing::warn!(
                 "{MOST_ADDRESSES} next hops are kept resolved, which is the most: {address} and others \
-                 are not; use fewer dsr backends, or find out who floods the segment with adverts"
+                 are not; use fewer backends, or find out who floods the segment with adverts"
             );
         }
         accepted
@@ -289,9 +336,9 @@ impl Wanted {
             .virtual_routers
             .iter()
             .map(|router| &router.interface);
-        self.lock().interfaces = routers
-            .chain(&config.dataplane.interfaces)
-            .cloned()
-            .collect();
+        let programs = &config.dataplane.interfaces;
+        let mut lists = self.lock();
+        lists.interfaces = routers.chain(programs).cloned().collect();
+        lists.programs = programs.iter().cloned().collect();
     }
 }

@@ -31,10 +31,11 @@ use tokio::{
 
 use super::{
     Iface, NetlinkError, Wanted,
-    next_hop::{self, Found, Obstacle},
+    next_hop::{self, Found, Obstacle, Surroundings},
     request::Kernel,
     table::Table,
 };
+use crate::io::dataplane::Exit;
 
 /// How often an unknown next hop is asked for.
 const RETRY: Duration = Duration::from_millis(500);
@@ -49,8 +50,7 @@ pub(super) struct Monitor {
     kernel: Kernel,
     notifications: TokioSocket,
     wanted: Arc<Wanted>,
-    events: mpsc::Sender<Event>,
-    interfaces: watch::Sender<Vec<Iface>>,
+    channels: Channels,
     table: Table,
     targets: BTreeMap<IpAddr, Target>,
     /// When to ask for everything again, after notifications were lost.
@@ -59,12 +59,23 @@ pub(super) struct Monitor {
     reported_addresses: Option<BTreeSet<IpAddr>>,
 }
 
+/// Where reports go.
+pub(super) struct Channels {
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) interfaces: watch::Sender<Vec<Iface>>,
+    pub(super) exits: watch::Sender<Vec<Exit>>,
+}
+
 /// A next hop to keep resolved.
 struct Target {
     /// When to look at it.
     due: Instant,
     /// When it was looked at last.
     looked: Option<Instant>,
+    /// Whose MAC it is: its own or the gateway's.
+    asked: IpAddr,
+    /// What frames to it look like.
+    exit: Option<Exit>,
     /// What was reported; none: nothing yet.
     reported: Option<Option<NextHop>>,
     /// What was logged as being in the way.
@@ -79,16 +90,14 @@ impl Monitor {
     pub(super) fn open(
         kernel: Kernel,
         wanted: Arc<Wanted>,
-        events: mpsc::Sender<Event>,
-        interfaces: watch::Sender<Vec<Iface>>,
+        channels: Channels,
     ) -> Result<Self, NetlinkError> {
         let notifications = subscribe().map_err(NetlinkError::Connect)?;
         Ok(Self {
             kernel,
             notifications,
             wanted,
-            events,
-            interfaces,
+            channels,
             table: Table::default(),
             targets: BTreeMap::new(),
             reread_at: None,
@@ -150,7 +159,7 @@ impl Monitor {
             },
             () = self.wanted.changed.notified() => {}
             () = timer => {}
-            () = self.events.closed() => return Err(Closed),
+            () = self.channels.events.closed() => return Err(Closed),
         }
         if self.reread_at.is_some_and(|at| at <= Instant::now()) {
             self.reread_at = None;
@@ -196,7 +205,7 @@ impl Monitor {
                 RouteNetlinkMessage::NewNeighbour(entry) | RouteNetlinkMessage::DelNeighbour(entry),
             ) => {
                 let subject = next_hop::subject(&entry);
-                self.look_again_at(|address| Some(address) == subject);
+                self.look_again_at(|target| Some(target.asked) == subject);
             }
             InnerMessage(message) => {
                 self.table.apply(&message);
@@ -211,13 +220,9 @@ impl Monitor {
     }
 
     /// Makes those targets due that something happened to, but none more often than once a pause.
-    fn look_again_at(&mut self, affected: impl Fn(IpAddr) -> bool) {
+    fn look_again_at(&mut self, affected: impl Fn(&Target) -> bool) {
         let now = Instant::now();
-        for (_, target) in self
-            .targets
-            .iter_mut()
-            .filter(|(address, _)| affected(**address))
-        {
+        for target in self.targets.values_mut().filter(|target| affected(target)) {
             let soonest = target.looked.map_or(now, |at| at + PAUSE).max(now);
             target.due = target.due.min(soonest);
         }
@@ -232,6 +237,8 @@ impl Monitor {
             self.targets.entry(*address).or_insert_with(|| Target {
                 due: Instant::now(),
                 looked: None,
+                asked: *address,
+                exit: None,
                 reported: None,
                 obstacle: None,
             });
@@ -242,7 +249,20 @@ impl Monitor {
 
     fn publish_interfaces(&self) {
         let now = self.table.interfaces(&self.wanted.lock().interfaces);
-        self.interfaces.send_if_modified(|before| {
+        self.channels.interfaces.send_if_modified(|before| {
+            let changed = *before != now;
+            *before = now;
+            changed
+        });
+    }
+
+    fn publish_exits(&self) {
+        let exits = self.targets.values().filter_map(|target| target.exit);
+        let now: BTreeMap<_, Exit> = exits
+            .map(|exit| ((exit.ifindex, exit.vlan), exit))
+            .collect();
+        let now: Vec<Exit> = now.into_values().collect();
+        self.channels.exits.send_if_modified(|before| {
             let changed = *before != now;
             *before = now;
             changed
@@ -252,7 +272,7 @@ impl Monitor {
     /// Reports links and addresses where they are not as reported last.
     async fn report_hosts_state(&mut self) -> Result<(), Closed> {
         let links: BTreeMap<Name, bool> = {
-            let interfaces = self.interfaces.borrow();
+            let interfaces = self.channels.interfaces.borrow();
             let up = |name: &Name| interfaces.iter().any(|one| one.name == *name && one.up);
             self.wanted
                 .lock()
@@ -283,6 +303,7 @@ impl Monitor {
     async fn look_at_due_targets(&mut self) -> Result<(), Closed> {
         let now = Instant::now();
         let interfaces: Vec<u32> = self
+            .channels
             .interfaces
             .borrow()
             .iter()
@@ -290,16 +311,23 @@ impl Monitor {
             .collect();
         let due = self.targets.iter().filter(|(_, target)| target.due <= now);
         let due: Vec<IpAddr> = due.map(|(address, _)| *address).collect();
+        let programs = self.wanted.lock().programs.clone();
         for address in due {
-            let found = next_hop::look_up(&self.kernel, address, &interfaces).await;
+            let around = Surroundings {
+                table: &self.table,
+                interfaces: &interfaces,
+                programs: &programs,
+            };
+            let (found, asked) = next_hop::look_up(&self.kernel, address, &around).await;
             let Some(target) = self.targets.get_mut(&address) else {
                 continue;
             };
             target.looked = Some(now);
-            let (hop, obstacle) = match found {
-                Found::Hop(hop) => (Some(hop), None),
-                Found::Unresolved => (None, None),
-                Found::Obstacle(obstacle) => (None, Some(obstacle)),
+            target.asked = asked;
+            let (hop, exit, obstacle) = match found {
+                Found::Hop(hop, exit) => (Some(hop), Some(exit), None),
+                Found::Unresolved => (None, None, None),
+                Found::Obstacle(obstacle) => (None, None, Some(obstacle)),
             };
             let settled = hop.is_some() || obstacle == Some(Obstacle::Local);
             target.due = now + if settled { jittered(REFRESH) } else { RETRY };
@@ -308,11 +336,19 @@ impl Monitor {
                     // With `auto` that is how a backend is found to be local.
                     Some(Obstacle::Local) | None => {}
                     Some(obstacle) => {
-                        tracing::warn!(%address, %obstacle, "no direct way to this address");
+                        tracing::warn!(%address, %obstacle, "no way to this address");
                     }
                 }
                 target.obstacle = obstacle;
             }
+            let moved = target.exit != exit;
+            target.exit = exit;
+            if moved {
+                self.publish_exits();
+            }
+            let Some(target) = self.targets.get_mut(&address) else {
+                continue;
+            };
             if target.reported != Some(hop) {
                 target.reported = Some(hop);
                 self.report(Event::NextHop {
@@ -328,7 +364,7 @@ impl Monitor {
     /// Waits where the daemon is behind: the kernel's buffer holds what comes meanwhile, and says
     /// so where it cannot.
     async fn report(&self, event: Event) -> Result<(), Closed> {
-        self.events.send(event).await.map_err(|_| Closed)
+        self.channels.events.send(event).await.map_err(|_| Closed)
     }
 }
 

@@ -1,10 +1,11 @@
-//! The way to an address on the segment: which interface, which MAC.
+//! The way to an address: which interface, which MAC, how large a packet.
 //!
-//! The kernel's route says whether the address is on the segment, its neighbour table which MAC it
-//! has. Where that does not know, or has not heard of it for a while, [`look_up`] makes the kernel ask
+//! The kernel's route says whether the address is on the segment or behind a gateway, its neighbour
+//! table which MAC that has, its links which device frames leave through. Where that does not know, or has not heard of it for a while, [`look_up`] makes the kernel ask
 //! (`NTF_USE`): the daemon sends no packets for this.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     net::{IpAddr, Ipv6Addr},
 };
@@ -14,19 +15,18 @@ use rtnetlink::packet_route::{
     neighbour::{
         NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
     },
-    route::{RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia},
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia},
 };
-use steerd_core::event::NextHop;
+use steerd_core::{config::Name, event::NextHop};
 
-use super::request::Kernel;
+use super::{request::Kernel, table::Table};
+use crate::io::dataplane::Exit;
 
-/// Why an address cannot be reached on the segment, however long one waits.
+/// Why an address cannot be reached, however long one waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Obstacle {
     /// There is no route, or one that refuses.
     NoRoute,
-    /// The way leads through a router.
-    Gateway(String),
     /// It is one of this host's addresses.
     Local,
     /// The interface has no MACs.
@@ -39,13 +39,10 @@ impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoRoute => f.pad("there is no route to it; add one or correct its address"),
-            Self::Gateway(gateway) => write!(
-                f,
-                "it is behind the gateway {gateway}, but dsr needs the same segment; move it there \
-                 or give this host an address in its subnet"
-            ),
             Self::Local => f.pad("it is this host's own address; use mode local"),
-            Self::NotEthernet => f.pad("its interface has no MACs, but dsr needs Ethernet"),
+            Self::NotEthernet => {
+                f.pad("its interface has no MACs, but packets are sent by Ethernet")
+            }
             Self::Kernel(error) => write!(f, "the kernel does not say: {error}"),
         }
     }
@@ -54,34 +51,93 @@ impl fmt::Display for Obstacle {
 /// What the kernel knows of the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Found {
-    /// The way.
-    Hop(NextHop),
+    /// The way, and what frames on it look like.
+    Hop(NextHop, Exit),
     /// The kernel is asking the segment, or nobody answers.
     Unresolved,
-    /// There is no direct way.
+    /// There is no way.
     Obstacle(Obstacle),
 }
 
+/// What a look-up goes by.
+pub(super) struct Surroundings<'t> {
+    /// The kernel's links.
+    pub(super) table: &'t Table,
+    /// The numbers of the interfaces on which a link-local address is looked for, as no route tells
+    /// where it is.
+    pub(super) interfaces: &'t [u32],
+    /// The interfaces that carry the program.
+    pub(super) programs: &'t BTreeSet<Name>,
+}
+
 /// Asks the kernel for the way to `address`, and makes it refresh what it has not heard of lately.
-/// `interfaces` are tried for a link-local address, whose interface no route tells.
-pub(super) async fn look_up(kernel: &Kernel, address: IpAddr, interfaces: &[u32]) -> Found {
+/// Returns also whose MAC that takes: the gateway's, or that of `address`.
+pub(super) async fn look_up(
+    kernel: &Kernel,
+    address: IpAddr,
+    around: &Surroundings<'_>,
+) -> (Found, IpAddr) {
     if matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
         let mut found = Found::Unresolved;
-        for ifindex in interfaces {
-            if let hop @ Found::Hop(_) = neighbour(kernel, *ifindex, address).await {
+        for &interface in around.interfaces {
+            let route = Route {
+                interface,
+                gateway: None,
+                mtu: None,
+            };
+            if let hop @ Found::Hop(..) = hop(kernel, address, &route, around).await {
                 found = hop;
             }
         }
-        return found;
+        return (found, address);
     }
     match route(kernel, address).await {
-        Ok(ifindex) => neighbour(kernel, ifindex, address).await,
-        Err(obstacle) => Found::Obstacle(obstacle),
+        Ok(route) => {
+            let asked = route.gateway.unwrap_or(address);
+            (hop(kernel, address, &route, around).await, asked)
+        }
+        Err(obstacle) => (Found::Obstacle(obstacle), address),
     }
 }
 
-/// The interface on whose segment the address is.
-async fn route(kernel: &Kernel, address: IpAddr) -> Result<u32, Obstacle> {
+/// The way to `address` by `route`.
+async fn hop(kernel: &Kernel, address: IpAddr, route: &Route, around: &Surroundings<'_>) -> Found {
+    let asked = route.gateway.unwrap_or(address);
+    let mac = match neighbour(kernel, route.interface, asked).await {
+        Ok(Some(mac)) => mac,
+        Ok(None) => return Found::Unresolved,
+        Err(obstacle) => return Found::Obstacle(obstacle),
+    };
+    // The link's own message may still be on its way.
+    let Some((exit, link_mtu)) = around.table.exit(route.interface, around.programs) else {
+        return Found::Unresolved;
+    };
+    let mtu = route
+        .mtu
+        .filter(|&mtu| mtu != 0)
+        .unwrap_or(u32::MAX)
+        .min(link_mtu);
+    let hop = NextHop {
+        ifindex: exit.ifindex,
+        mac,
+        vlan: exit.vlan,
+        mtu: u16::try_from(mtu).unwrap_or(u16::MAX),
+        gateway: route.gateway.is_some(),
+    };
+    Found::Hop(hop, exit)
+}
+
+/// What a route says.
+#[derive(Debug, PartialEq, Eq)]
+struct Route {
+    interface: u32,
+    /// None: the address is on the segment.
+    gateway: Option<IpAddr>,
+    /// As configured for it, or learnt (RFC 1191, RFC 8201).
+    mtu: Option<u32>,
+}
+
+async fn route(kernel: &Kernel, address: IpAddr) -> Result<Route, Obstacle> {
     let mut question = RouteMessage::default();
     let (family, bits, destination) = match address {
         IpAddr::V4(v4) => (AddressFamily::Inet, 32, RouteAddress::Inet(v4)),
@@ -93,7 +149,7 @@ async fn route(kernel: &Kernel, address: IpAddr) -> Result<u32, Obstacle> {
         .attributes
         .push(RouteAttribute::Destination(destination));
     match kernel.get(RouteNetlinkMessage::GetRoute(question)).await {
-        Ok(Some(RouteNetlinkMessage::NewRoute(route))) => direct_interface(&route),
+        Ok(Some(RouteNetlinkMessage::NewRoute(route))) => read_route(&route),
         Ok(_) => Err(Obstacle::NoRoute),
         Err(error) => Err(match error.raw_os_error() {
             Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL) => {
@@ -104,33 +160,47 @@ async fn route(kernel: &Kernel, address: IpAddr) -> Result<u32, Obstacle> {
     }
 }
 
-fn direct_interface(route: &RouteMessage) -> Result<u32, Obstacle> {
+fn read_route(route: &RouteMessage) -> Result<Route, Obstacle> {
     match route.header.kind {
         RouteType::Unicast => {}
         RouteType::Local => return Err(Obstacle::Local),
         _ => return Err(Obstacle::NoRoute),
     }
-    let mut interface = None;
+    let (mut interface, mut gateway, mut mtu) = (None, None, None);
     for attribute in &route.attributes {
         match attribute {
-            RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => {
-                return Err(Obstacle::Gateway(gateway.to_string()));
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) => {
+                gateway = Some((*address).into())
             }
-            RouteAttribute::Gateway(RouteAddress::Inet6(gateway))
-            | RouteAttribute::Via(RouteVia::Inet6(gateway))
-                if *gateway != Ipv6Addr::UNSPECIFIED =>
+            RouteAttribute::Gateway(RouteAddress::Inet6(address))
+            | RouteAttribute::Via(RouteVia::Inet6(address))
+                if *address != Ipv6Addr::UNSPECIFIED =>
             {
-                return Err(Obstacle::Gateway(gateway.to_string()));
+                gateway = Some((*address).into());
             }
             RouteAttribute::Oif(index) => interface = Some(*index),
+            RouteAttribute::Metrics(metrics) => {
+                mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) => Some(*mtu),
+                    _ => None,
+                });
+            }
             _ => {}
         }
     }
-    interface.ok_or(Obstacle::NoRoute)
+    Ok(Route {
+        interface: interface.ok_or(Obstacle::NoRoute)?,
+        gateway,
+        mtu,
+    })
 }
 
-/// What the neighbour table says of `address` on an interface.
-async fn neighbour(kernel: &Kernel, ifindex: u32, address: IpAddr) -> Found {
+/// The MAC of `address` on an interface; none while it is not known.
+async fn neighbour(
+    kernel: &Kernel,
+    ifindex: u32,
+    address: IpAddr,
+) -> Result<Option<[u8; 6]>, Obstacle> {
     let question = RouteNetlinkMessage::GetNeighbour(entry(ifindex, address));
     let knowledge = match kernel.get(question).await {
         Ok(Some(RouteNetlinkMessage::NewNeighbour(entry))) => Knowledge::of(&entry),
@@ -142,22 +212,16 @@ async fn neighbour(kernel: &Kernel, ifindex: u32, address: IpAddr) -> Found {
         if let Err(error) = kernel.set(RouteNetlinkMessage::NewNeighbour(use_it)).await {
             // The interface may be down or gone: there is nothing to find then.
             return match error.raw_os_error() {
-                Some(libc::ENODEV | libc::ENETDOWN) => Found::Unresolved,
-                Some(libc::EINVAL) => Found::Obstacle(Obstacle::NotEthernet),
-                _ => Found::Obstacle(Obstacle::Kernel(error.to_string())),
+                Some(libc::ENODEV | libc::ENETDOWN) => Ok(None),
+                Some(libc::EINVAL) => Err(Obstacle::NotEthernet),
+                _ => Err(Obstacle::Kernel(error.to_string())),
             };
         }
     }
     match knowledge {
-        Knowledge::Fresh(mac) | Knowledge::Stale(mac) => Found::Hop(NextHop {
-            ifindex,
-            mac,
-            vlan: 0,
-            mtu: 1500,
-            gateway: false,
-        }),
-        Knowledge::NoMac => Found::Obstacle(Obstacle::NotEthernet),
-        Knowledge::Nothing => Found::Unresolved,
+        Knowledge::Fresh(mac) | Knowledge::Stale(mac) => Ok(Some(mac)),
+        Knowledge::NoMac => Err(Obstacle::NotEthernet),
+        Knowledge::Nothing => Ok(None),
     }
 }
 
@@ -271,27 +335,36 @@ mod tests {
     }
 
     #[test]
-    fn only_a_direct_route_leads_to_the_segment() {
+    fn a_route_says_where_packets_go_first() {
         let answer = |kind, attributes: &[RouteAttribute]| {
             let mut route = RouteMessage::default();
             route.header.kind = kind;
             route.attributes = attributes.into();
-            direct_interface(&route)
+            read_route(&route)
         };
         let oif = RouteAttribute::Oif(3);
         let gateway = RouteAttribute::Gateway(RouteAddress::Inet([10, 0, 0, 254].into()));
         let via = RouteAttribute::Via(RouteVia::Inet6("fe80::1".parse().unwrap()));
+        let found = |gateway: Option<&str>, mtu| {
+            let gateway = gateway.map(|text| text.parse().unwrap());
+            Ok(Route {
+                interface: 3,
+                gateway,
+                mtu,
+            })
+        };
         assert_eq!(
             answer(RouteType::Unicast, std::slice::from_ref(&oif)),
-            Ok(3)
+            found(None, None)
         );
+        let mtu = RouteAttribute::Metrics(vec![RouteMetric::Advmss(9), RouteMetric::Mtu(1400)]);
         assert_eq!(
-            answer(RouteType::Unicast, &[oif.clone(), gateway]),
-            Err(Obstacle::Gateway("10.0.0.254".into()))
+            answer(RouteType::Unicast, &[oif.clone(), gateway, mtu]),
+            found(Some("10.0.0.254"), Some(1400))
         );
         assert_eq!(
             answer(RouteType::Unicast, &[via, oif.clone()]),
-            Err(Obstacle::Gateway("fe80::1".into()))
+            found(Some("fe80::1"), None)
         );
         assert_eq!(
             answer(RouteType::Local, std::slice::from_ref(&oif)),

@@ -1,4 +1,5 @@
-//! The links and addresses of the host, as the kernel's messages tell them.
+//! The links and addresses of the host, as the kernel's messages tell them, and what they make of a
+//! route: the device that frames leave through.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,11 +9,12 @@ use std::{
 use rtnetlink::packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
-    link::{LinkAttribute, LinkFlags, LinkMessage},
+    link::{InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, VlanProtocol},
 };
 use steerd_core::config::Name;
 
 use super::Iface;
+use crate::io::dataplane::Exit;
 
 /// The links and addresses of the host.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -26,6 +28,9 @@ struct Link {
     name: String,
     up: bool,
     mac: [u8; 6],
+    mtu: u32,
+    /// Of an 802.1Q VLAN device: the number of the device below it, and the VLAN's id.
+    vlan: Option<(u32, u16)>,
 }
 
 impl Table {
@@ -68,10 +73,43 @@ impl Table {
                     name: name.clone(),
                     index: *index,
                     mac: link.mac,
+                    vlan_macs: self.vlan_macs(*index),
                     up: link.up,
                 })
             })
             .collect()
+    }
+
+    /// The MACs of VLAN devices on an interface.
+    fn vlan_macs(&self, below: u32) -> BTreeSet<[u8; 6]> {
+        let on_it = |link: &&Link| link.vlan.is_some_and(|(parent, _)| parent == below);
+        self.links
+            .values()
+            .filter(on_it)
+            .map(|link| link.mac)
+            .collect()
+    }
+
+    /// How frames leave through the interface with this number, and the largest packet in them.
+    ///
+    /// Through a VLAN device without the program the program sends tagged frames itself, by the device
+    /// below: a driver sends redirected frames, a VLAN device does not. `programs` are the interfaces
+    /// that carry the program. `None`: there is no such interface, as far as is known.
+    pub(super) fn exit(&self, index: u32, programs: &BTreeSet<Name>) -> Option<(Exit, u32)> {
+        let link = self.links.get(&index)?;
+        let carries = programs.iter().any(|name| name.as_str() == link.name);
+        // A frame has one tag: a VLAN within a VLAN is left to its device.
+        let below = link.vlan.filter(|(below, _)| {
+            let below = self.links.get(below);
+            !carries && below.is_some_and(|below| below.vlan.is_none())
+        });
+        let (ifindex, vlan) = below.unwrap_or((index, 0));
+        let exit = Exit {
+            ifindex,
+            vlan,
+            mac: link.mac,
+        };
+        Some((exit, link.mtu))
     }
 
     fn set_link(&mut self, message: &LinkMessage) {
@@ -83,18 +121,40 @@ impl Table {
                 .flags
                 .contains(LinkFlags::Up | LinkFlags::LowerUp),
             mac: [0; 6],
+            mtu: 0,
+            vlan: None,
         };
+        let (mut below, mut elsewhere, mut vlan) = (None, false, None);
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
                 LinkAttribute::Address(mac) => {
                     link.mac = mac.as_slice().try_into().unwrap_or_default();
                 }
+                LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+                LinkAttribute::Link(index) => below = Some(*index),
+                // The number of the device below is another namespace's.
+                LinkAttribute::LinkNetNsId(_) => elsewhere = true,
+                LinkAttribute::LinkInfo(infos) => vlan = infos.iter().find_map(vlan_id),
                 _ => {}
             }
         }
+        link.vlan = below.filter(|_| !elsewhere).zip(vlan);
         self.links.insert(message.header.index, link);
     }
+}
+
+/// The id of an 802.1Q VLAN; of none that is 802.1ad, whose tags the program does not write.
+fn vlan_id(info: &LinkInfo) -> Option<u16> {
+    let LinkInfo::Data(InfoData::Vlan(data)) = info else {
+        return None;
+    };
+    let plain = data.contains(&InfoVlan::Protocol(VlanProtocol::Ieee8021Q));
+    let id = data.iter().find_map(|info| match info {
+        InfoVlan::Id(id) => Some(*id),
+        _ => None,
+    });
+    id.filter(|_| plain)
 }
 
 /// A bridge tells of its ports by link messages of its own family, and of a port that leaves it by a
@@ -190,6 +250,46 @@ mod tests {
             LinkFlags::empty(),
         )));
         assert_eq!(table, Table::default());
+    }
+
+    fn vlan(index: u32, name: &str, below: u32, id: u16, protocol: VlanProtocol) -> LinkMessage {
+        let mut message = link(index, name, LinkFlags::Up);
+        let data = vec![InfoVlan::Id(id), InfoVlan::Protocol(protocol)];
+        message.attributes.extend([
+            LinkAttribute::Mtu(1400),
+            LinkAttribute::Link(below),
+            LinkAttribute::LinkInfo(vec![LinkInfo::Data(InfoData::Vlan(data))]),
+        ]);
+        message
+    }
+
+    #[test]
+    fn frames_for_a_vlan_leave_through_the_device_below() {
+        let mut table = Table::default();
+        let mut tell = |message| table.apply(&RouteNetlinkMessage::NewLink(message));
+        tell(link(3, "eth0", LinkFlags::Up));
+        tell(vlan(4, "eth0.7", 3, 7, VlanProtocol::Ieee8021Q));
+        tell(vlan(5, "eth0.8", 3, 8, VlanProtocol::Ieee8021Ad));
+        tell(vlan(6, "eth0.7.9", 4, 9, VlanProtocol::Ieee8021Q));
+        let mut moved = vlan(8, "eth9", 3, 7, VlanProtocol::Ieee8021Q);
+        moved.attributes.push(LinkAttribute::LinkNetNsId(1));
+        tell(moved);
+        let eth0 = [Name::new("eth0")].into();
+        let way = |index, programs: &BTreeSet<Name>| {
+            let (exit, mtu) = table.exit(index, programs)?;
+            Some((exit.ifindex, exit.vlan, mtu))
+        };
+        assert_eq!(way(3, &eth0), Some((3, 0, 0)));
+        assert_eq!(way(4, &eth0), Some((3, 7, 1400)));
+        assert_eq!(way(4, &[Name::new("eth0.7")].into()), Some((4, 0, 1400)));
+        assert_eq!(way(5, &eth0), Some((5, 0, 1400)), "another kind of tag");
+        assert_eq!(way(6, &eth0), Some((6, 0, 1400)), "two tags");
+        assert_eq!(
+            way(8, &eth0),
+            Some((8, 0, 1400)),
+            "below in another namespace"
+        );
+        assert_eq!(way(9, &eth0), None);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use steerd_core::event::NextHop;
+
 use super::*;
 use crate::io::lab::{self, DEV, DEV_B, Lab};
 
@@ -29,6 +31,22 @@ async fn wait_for_address(events: &mut mpsc::Receiver<Event>, address: &str, the
         _ => None,
     })
     .await;
+}
+
+/// The next report of this next hop that is `wanted`.
+async fn whole_next_hop(
+    events: &mut mpsc::Receiver<Event>,
+    of: &str,
+    wanted: impl Fn(Option<NextHop>) -> bool,
+) -> Option<NextHop> {
+    let of: IpAddr = of.parse().unwrap();
+    lab::wait_for(events, |event| match event {
+        Event::NextHop { address, next_hop } if *address == of && wanted(*next_hop) => {
+            Some(*next_hop)
+        }
+        _ => None,
+    })
+    .await
 }
 
 /// The next report of this next hop: the MAC.
@@ -235,7 +253,7 @@ fn a_link_local_peer_is_found_on_the_interfaces() {
 }
 
 #[test]
-fn an_address_off_the_segment_has_no_next_hop() {
+fn an_address_without_a_way_has_no_next_hop() {
     Lab::run(|_lab| async {
         let (netlink, mut events) = start(&lab::config(DEV, &[V4], &[])).await;
         // No route; this host itself; nobody there.
@@ -243,13 +261,6 @@ fn an_address_off_the_segment_has_no_next_hop() {
             assert!(netlink.resolve(address.parse().unwrap()));
             assert_eq!(next_hop(&mut events, address).await, None, "{address}");
         }
-        // A gateway is not the address, however well its own MAC is known.
-        lab::ip("route add 192.0.2.0/24 via 10.9.0.2");
-        assert!(netlink.resolve("10.9.0.2".parse().unwrap()));
-        next_known_hop(&mut events, "10.9.0.2").await;
-        let more = async { next_hop(&mut events, "192.0.2.1").await };
-        let more = tokio::time::timeout(Duration::from_millis(700), more).await;
-        assert!(more.is_err(), "{more:?}");
         // On the segment after all: the change of route is noticed, and asked about.
         lab::ip("route replace 192.0.2.1/32 dev veth0");
         lab::ip("neigh replace 192.0.2.1 lladdr 02:00:00:00:00:11 nud permanent dev veth0");
@@ -257,6 +268,72 @@ fn an_address_off_the_segment_has_no_next_hop() {
             next_hop(&mut events, "192.0.2.1").await,
             Some([2, 0, 0, 0, 0, 0x11])
         );
+    });
+}
+
+#[test]
+fn behind_a_gateway_the_next_hop_is_the_gateway() {
+    Lab::run(|lab| async move {
+        let (netlink, mut events) = start(&lab::config(DEV, &[V4], &[])).await;
+        let mac = lab.on_b(|| lab::mac_of(DEV_B));
+        let index = nix::net::if_::if_nametoindex(DEV).unwrap();
+        let hop = |mac, mtu, gateway| {
+            Some(NextHop {
+                ifindex: index,
+                mac,
+                vlan: 0,
+                mtu,
+                gateway,
+            })
+        };
+        lab::ip("route add 192.0.2.0/24 via 10.9.0.2 mtu 1400");
+        lab::ip("route add 198.51.100.0/24 via inet6 fd09::2 dev veth0");
+        lab::ip("-6 route add 2001:db8::/32 via fd09::2");
+        for (address, mtu) in [
+            ("192.0.2.1", 1400),
+            ("198.51.100.1", 1500),
+            ("2001:db8::1", 1500),
+        ] {
+            assert!(netlink.resolve(address.parse().unwrap()));
+            let found = whole_next_hop(&mut events, address, |hop| hop.is_some()).await;
+            assert_eq!(found, hop(mac, mtu, true), "{address}");
+        }
+        let exits = netlink.exits();
+        let own = Exit {
+            ifindex: index,
+            vlan: 0,
+            mac: lab::mac_of(DEV),
+        };
+        assert_eq!(*exits.borrow(), [own]);
+        // The gateway's card was changed: what is behind it has another next hop too.
+        lab::ip("neigh replace 10.9.0.2 lladdr 02:00:00:00:00:42 nud reachable dev veth0");
+        let other = hop([2, 0, 0, 0, 0, 0x42], 1400, true);
+        assert_eq!(
+            whole_next_hop(&mut events, "192.0.2.1", |_| true).await,
+            other
+        );
+        // And the way takes less, or is direct.
+        lab::ip("link set veth0 mtu 1300");
+        let small = hop([2, 0, 0, 0, 0, 0x42], 1300, true);
+        assert_eq!(
+            whole_next_hop(&mut events, "192.0.2.1", |_| true).await,
+            small
+        );
+        lab::ip("neigh replace 192.0.2.1 lladdr 02:00:00:00:00:11 nud permanent dev veth0");
+        lab::ip("route add 192.0.2.1/32 dev veth0");
+        let direct = hop([2, 0, 0, 0, 0, 0x11], 1300, false);
+        assert_eq!(
+            whole_next_hop(&mut events, "192.0.2.1", |_| true).await,
+            direct
+        );
+        // Another MAC of this host's: the exits say so, as the next hop is the same.
+        lab::ip("link set veth0 address 02:00:00:00:00:77");
+        let mut exits = exits;
+        let changed = exits.wait_for(|exits| exits.iter().any(|exit| exit.mac[5] == 0x77));
+        tokio::time::timeout(lab::DEADLINE, changed)
+            .await
+            .unwrap()
+            .unwrap();
     });
 }
 
@@ -382,6 +459,39 @@ fn one_address_is_taken_off() {
         netlink.remove(&gone, V4.parse().unwrap()).await.unwrap();
         let shown = lab::ip("address show dev veth0");
         assert!(!shown.contains(V4) && shown.contains(nets[1]), "{shown}");
+    });
+}
+
+#[test]
+fn an_address_alone_is_put_and_listed() {
+    Lab::run(|_lab| async {
+        let (netlink, _events) = start(&lab::config(DEV, &[V4], &[])).await;
+        for net in ["10.9.0.50/32", "fd09::50/128"] {
+            let net: IpNet = net.parse().unwrap();
+            assert!(!netlink.addresses().await.unwrap().contains(&net.addr()));
+            for _ in 0..2 {
+                netlink.put(&Name::new(DEV), net).await.unwrap();
+            }
+            assert!(netlink.addresses().await.unwrap().contains(&net.addr()));
+            netlink.remove(&Name::new(DEV), net).await.unwrap();
+            assert!(!netlink.addresses().await.unwrap().contains(&net.addr()));
+        }
+        // It is no source for connections of the host's own.
+        let put = |net: &str| net.parse().unwrap();
+        netlink
+            .put(&Name::new(DEV), put("10.9.0.50/32"))
+            .await
+            .unwrap();
+        netlink
+            .put(&Name::new(DEV), put("fd09::50/128"))
+            .await
+            .unwrap();
+        assert!(lab::ip("route get 10.9.0.2").contains("src 10.9.0.1 "));
+        assert!(lab::ip("-6 route get fd09::2").contains("src fd09::1 "));
+        let gone = netlink
+            .put(&Name::new("nosuch0"), put("10.9.0.50/32"))
+            .await;
+        assert!(matches!(gone, Err(NetlinkError::NoInterface(_))));
     });
 }
 
