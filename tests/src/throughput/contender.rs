@@ -39,23 +39,23 @@ enum Kept {
     Plain { _plain: Box<Plain> },
 }
 
-/// All of them, ready: the first is without a balancer.
-///
-/// # Errors
-///
-/// One does not come to carry anything.
-pub fn all(binaries: &Binaries, told: &impl Fn(&str)) -> Result<Vec<Contender>> {
-    let mut all = vec![plain("direct", Between::Nothing, binaries)?];
-    for way in [Way::Local, Way::Dsr, Way::Ipip, Way::Gue, Way::Nat] {
-        all.push(steerd(way, binaries)?);
-    }
-    all.push(plain("nftables", Between::Nftables, binaries)?);
-    all.push(plain("haproxy", Between::Haproxy, binaries)?);
-    for contender in &all {
-        told(&format!("{} is set up", contender.name));
-        contender.until_ready()?;
-    }
-    Ok(all)
+/// What comes of setting one up.
+pub type Made = (&'static str, Result<Contender>);
+
+/// All of them, ready, or why one is not; the first is without a balancer.
+pub fn all(binaries: &Binaries, told: &impl Fn(&str)) -> Vec<Made> {
+    let ways = [Way::Local, Way::Dsr, Way::Ipip, Way::Gue, Way::Nat];
+    let plain = |name, between| (name, plain(name, between, binaries));
+    let mut all = vec![plain("direct", Between::Nothing)];
+    all.extend(ways.map(|way| (way.name(), steerd(way, binaries))));
+    all.push(plain("nftables", Between::Nftables));
+    all.push(plain("haproxy", Between::Haproxy));
+    let ready = |(name, made): Made| {
+        told(&format!("{name} is set up"));
+        let ready = made.and_then(|contender| contender.until_ready().map(|()| contender));
+        (name, ready)
+    };
+    all.into_iter().map(ready).collect()
 }
 
 impl Contender {

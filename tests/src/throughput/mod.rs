@@ -12,30 +12,39 @@ pub mod contender;
 pub mod measure;
 pub mod report;
 
-use crate::{error::Result, netns, node::Binaries, slots::Slots};
+use crate::{
+    error::{Error, Result},
+    netns,
+    node::Binaries,
+    slots::Slots,
+};
 use measure::{Kind, Schedule};
 use report::Report;
 
-/// Sets all contenders up and measures them; `told` hears what goes on.
+/// Sets all contenders up and measures them; `told` hears what goes on. What fails is in the report.
 ///
 /// # Errors
 ///
-/// Not root, a program is missing, or a contender does not come to carry anything. Measurements
-/// that fail later are in the report.
+/// Not root, or the temporary directory cannot be written.
 pub fn run(schedule: Schedule, binaries: &Binaries, told: impl Fn(&str)) -> Result<Report> {
     netns::require_root()?;
     let _alone = Slots::all()?;
-    let contenders = contender::all(binaries, &told)?;
-    let mut report = Report::new(contenders.iter().map(|contender| contender.name));
+    let contenders = contender::all(binaries, &told);
+    let mut report = Report::new(contenders.iter().map(|(name, _)| *name));
+    let fault = |name: &str, error: &Error| format!("{name}: {error}");
+    for (name, contender) in &contenders {
+        if let Err(error) = contender {
+            report.fault(fault(name, error));
+        }
+    }
     for round in 1..=schedule.rounds {
         told(&format!("round {round} of {}", schedule.rounds));
         for kind in Kind::ALL {
-            for (index, contender) in contenders.iter().enumerate() {
+            for (index, (name, contender)) in contenders.iter().enumerate() {
+                let Ok(contender) = contender else { continue };
                 match measure::once(contender, kind, schedule.seconds) {
                     Ok(sample) => report.add(index, kind, sample),
-                    Err(error) => {
-                        report.fault(format!("{} {}: {error}", contender.name, kind.name()));
-                    }
+                    Err(error) => report.fault(fault(name, &error)),
                 }
             }
         }
