@@ -335,7 +335,7 @@ mod tests {
         for n in 0_u64.. {
             let at = (mix(n) >> 20) as usize % (four.len() / 2);
             if four[2 * at + 1].load() == 0 {
-                four[2 * at].store(n << 16 | n % 50 + 1);
+                four[2 * at].store((n << 16) | (n % 50 + 1));
                 four[2 * at + 1].store(flow(n));
                 flows += 1;
             }

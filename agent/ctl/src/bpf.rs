@@ -1,4 +1,5 @@
-//! The few bpf(2) calls that read a pinned map: open, describe, look up, and map into memory.
+//! The few bpf(2) calls that read a pinned map: open, describe, look up, go from key to key, and map
+//! into memory.
 //! Numbers and layouts are those of the kernel's `include/uapi/linux/bpf.h`.
 
 use std::{
@@ -15,6 +16,7 @@ use std::{
 };
 
 const MAP_LOOKUP_ELEM: libc::c_int = 1;
+const MAP_GET_NEXT_KEY: libc::c_int = 4;
 const OBJ_GET: libc::c_int = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 
@@ -66,6 +68,14 @@ struct InfoByFd {
 }
 
 #[repr(C)]
+struct NextKey {
+    fd: u32,
+    zero: u32,
+    key: u64,
+    next: u64,
+}
+
+#[repr(C)]
 struct LookupElem {
     fd: u32,
     zero: u32,
@@ -104,24 +114,41 @@ impl Map {
         Ok(info)
     }
 
-    /// Reads the element at `index` into `value`. Of a per-CPU array that is one value after the
-    /// other, for each possible CPU.
+    /// Reads the element of `key` into `value`; false if there is none. Of a per-CPU array that is one
+    /// value after the other, for each possible CPU.
     ///
     /// # Safety
     ///
-    /// The kernel writes as much as the map's shape says: `value` must have room for the value
-    /// size rounded up to 8, times the possible CPUs where the map has one for each.
-    pub(crate) unsafe fn look_up(&self, index: u32, value: &mut [u64]) -> io::Result<()> {
+    /// The kernel reads and writes as much as the map's shape says: `key` must be as long as a key,
+    /// and `value` must have room for the value size rounded up to 8, times the possible CPUs where
+    /// the map has one for each.
+    pub(crate) unsafe fn look_up(&self, key: &[u8], value: &mut [u64]) -> io::Result<bool> {
         let attributes = LookupElem {
             fd: self.raw(),
             zero: 0,
-            key: &raw const index as u64,
+            key: key.as_ptr() as u64,
             value: value.as_mut_ptr() as u64,
             flags: 0,
         };
-        // SAFETY: the key is four bytes as an array's is, and by this function's contract the
-        // value takes what the kernel writes.
-        unsafe { bpf(MAP_LOOKUP_ELEM, &attributes) }.map(|_| ())
+        // SAFETY: by this function's contract key and value take what the kernel reads and writes.
+        found(unsafe { bpf(MAP_LOOKUP_ELEM, &attributes) })
+    }
+
+    /// Makes `key` the one that follows `after`, or the first one; false if there is none. That of a
+    /// key that is gone is the first one.
+    ///
+    /// # Safety
+    ///
+    /// The kernel reads and writes as much as the map's shape says: both must be as long as a key.
+    pub(crate) unsafe fn next_key(&self, after: Option<&[u8]>, key: &mut [u8]) -> io::Result<bool> {
+        let attributes = NextKey {
+            fd: self.raw(),
+            zero: 0,
+            key: after.map_or(0, |after| after.as_ptr() as u64),
+            next: key.as_mut_ptr() as u64,
+        };
+        // SAFETY: by this function's contract both are as long as the kernel reads and writes.
+        found(unsafe { bpf(MAP_GET_NEXT_KEY, &attributes) })
     }
 
     /// The first `bytes` of an array that was made with BPF_F_MMAPABLE (Linux 5.5).
@@ -198,6 +225,15 @@ unsafe fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<i32> {
     }
 }
 
+/// Whether there was something.
+fn found(result: io::Result<i32>) -> io::Result<bool> {
+    match result {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod testing {
     //! Maps to read, as the daemon would have made and pinned them.
@@ -255,10 +291,15 @@ mod testing {
 
         /// `value` holds all that the kernel reads.
         pub(crate) fn update(&self, index: u32, value: &[u64]) -> io::Result<()> {
+            self.insert(&index.to_ne_bytes(), value)
+        }
+
+        /// `key` and `value` hold all that the kernel reads.
+        pub(crate) fn insert(&self, key: &[u8], value: &[u64]) -> io::Result<()> {
             let attributes = Update {
                 fd: self.raw(),
                 zero: 0,
-                key: &raw const index as u64,
+                key: key.as_ptr() as u64,
                 value: value.as_ptr() as u64,
                 flags: 0,
             };

@@ -104,9 +104,9 @@ impl Pins {
     pub(crate) fn dump(&self, name: &str, from: u64) -> Result<MapDump, PinError> {
         let pin = self.open(name)?;
         let (mut entries, mut next) = (Vec::new(), None);
-        pin.each(from, |key, value| {
-            let found = inspect::decode(name, key, value);
-            let key = u64::from(key);
+        pin.each(from, |at, key, value| {
+            let found = decode(name, at, key, value);
+            let key = u64::from(at);
             if entries.len() + found.len() > MapDump::MAX_ENTRIES {
                 next = Some(key);
                 return ControlFlow::Break(());
@@ -169,13 +169,13 @@ impl Pins {
                 });
             }
         };
-        self.open(maps::FLOWS4)?.each(0, |_, set| {
+        self.open(maps::FLOWS4)?.each(0, |_, _, set| {
             set.chunks_exact(size_of::<flow::Entry4>())
                 .filter_map(inspect::flow4)
                 .for_each(&mut take);
             ControlFlow::Continue(())
         })?;
-        self.open(maps::FLOWS6)?.each(0, |_, set| {
+        self.open(maps::FLOWS6)?.each(0, |_, _, set| {
             set.chunks_exact(size_of::<flow::Entry6>())
                 .filter_map(inspect::flow6)
                 .for_each(&mut take);
@@ -250,18 +250,70 @@ struct Pin {
 }
 
 impl Pin {
-    /// Hands out the elements from an index on, with the bytes of each.
+    /// Hands out the elements from an index on: its index, key and value. Of a trie the index is the
+    /// place in the kernel's order.
     fn each(
         &self,
         from: u64,
-        visit: impl FnMut(u32, &[u8]) -> ControlFlow<()>,
+        mut visit: impl FnMut(u32, &[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), PinError> {
         let from = u32::try_from(from).unwrap_or(u32::MAX);
+        let by_index = |index: u32, value: &[u8]| visit(index, &index.to_ne_bytes(), value);
         match self.kind {
-            Kind::Array => self.each_mapped(from, visit),
-            Kind::PerCpu => self.each_sum(from, visit),
-            Kind::Trie | Kind::Devices => Ok(()),
+            Kind::Array => self.each_mapped(from, by_index),
+            Kind::PerCpu => self.each_sum(from, by_index),
+            Kind::Trie => self.each_keyed((0..).zip(self.keys()?), from, visit),
+            Kind::Devices => {
+                let index =
+                    |key: &Vec<u8>| key.first_chunk().map_or(0, |key| u32::from_ne_bytes(*key));
+                let mut keys: Vec<_> = self
+                    .keys()?
+                    .into_iter()
+                    .map(|key| (index(&key), key))
+                    .collect();
+                keys.sort_unstable();
+                self.each_keyed(keys, from, visit)
+            }
         }
+    }
+
+    /// All keys. While somebody takes keys out the kernel may begin anew, so there is an end.
+    fn keys(&self) -> Result<Vec<Vec<u8>>, PinError> {
+        let size = self.info.key_size as usize;
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        while keys.len() < self.info.max_entries as usize {
+            let mut key = vec![0; size];
+            // SAFETY: both are as long as the map's keys.
+            let found = unsafe { self.map.next_key(keys.last().map(Vec::as_slice), &mut key) };
+            if !found.map_err(failed("read the pinned map", &self.path))? {
+                break;
+            }
+            keys.push(key);
+        }
+        Ok(keys)
+    }
+
+    /// The elements of these keys that are still there, from an index on.
+    fn each_keyed(
+        &self,
+        keys: impl IntoIterator<Item = (u32, Vec<u8>)>,
+        from: u32,
+        mut visit: impl FnMut(u32, &[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), PinError> {
+        let size = self.info.value_size as usize;
+        let mut value = vec![0_u64; size.div_ceil(8)];
+        for (index, key) in keys.into_iter().filter(|&(index, _)| index >= from) {
+            // SAFETY: the key is one of the map's, and `value` has room for one of its values.
+            let found = unsafe { self.map.look_up(&key, &mut value) };
+            if !found.map_err(failed("read the pinned map", &self.path))? {
+                continue;
+            }
+            let bytes: Vec<u8> = value.iter().flat_map(|word| word.to_ne_bytes()).collect();
+            if visit(index, &key, bytes.get(..size).unwrap_or_default()).is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// An array in memory: half a million elements without a system call for each.
@@ -300,7 +352,7 @@ impl Pin {
         for key in from..self.info.max_entries {
             // SAFETY: a per-CPU array with values of `words` words, as `open` has checked, and
             // `values` has room for that of each possible CPU.
-            unsafe { self.map.look_up(key, &mut values) }
+            unsafe { self.map.look_up(&key.to_ne_bytes(), &mut values) }
                 .map_err(failed("read the pinned map", &self.path))?;
             for (at, bytes) in sum.chunks_exact_mut(8).enumerate() {
                 let total = values
@@ -315,6 +367,23 @@ impl Pin {
         }
         Ok(())
     }
+}
+
+/// The entries of one element.
+fn decode(name: &str, index: u32, key: &[u8], value: &[u8]) -> Vec<Vec<inspect::Field>> {
+    if name != maps::SOURCES {
+        return inspect::decode(name, index, value);
+    }
+    let entry = || {
+        let (length, key) = key.split_first_chunk()?;
+        let rule = u32::from_ne_bytes(*value.first_chunk()?);
+        Some(inspect::source(
+            u32::from_ne_bytes(*length),
+            key.try_into().ok()?,
+            rule,
+        ))
+    };
+    entry().into_iter().collect()
 }
 
 /// How many CPUs the kernel keeps values for: all that may ever be plugged in.

@@ -25,7 +25,9 @@ pub(crate) fn services(ctl: &Ctl) -> Result<Vec<Service>> {
     let first = parsed(first.unwrap_or_default());
     let slots = u64::from(first)..u64::from(first + SERVICE_SLOTS);
     let entries = ctl.dump("SERVICES")?.entries.into_iter();
-    let used = entries.filter(|entry| slots.contains(&entry.key));
+    // Addresses are in the same table, and have no number.
+    let is_service = |entry: &MapEntry| entry.fields.iter().any(|(name, _)| name == "id");
+    let used = entries.filter(|entry| slots.contains(&entry.key) && is_service(entry));
     Ok(used
         .map(|entry| Service {
             id: number(&entry, "id"),

@@ -145,6 +145,64 @@ fn maps_are_listed_and_dumped() {
 }
 
 #[test]
+fn maps_without_indices_are_dumped() {
+    with_bpffs(|bpf_dir| {
+        let (pins, map) = pin_all(bpf_dir);
+        let sources = map(maps::SOURCES);
+        let rule = |service: u32, bits: u32, octets: [u8; 16], rule: u64| {
+            let mut key = (32 + bits).to_ne_bytes().to_vec();
+            key.extend(service.to_ne_bytes());
+            key.extend(octets);
+            sources.insert(&key, &[rule]).unwrap();
+        };
+        let net = std::net::Ipv4Addr::new(10, 1, 0, 0)
+            .to_ipv6_mapped()
+            .octets();
+        rule(7, 0, [0; 16], 2);
+        rule(7, 96 + 16, net, 1);
+        let dump = pins.dump(maps::SOURCES, 0).unwrap();
+        let mut shown: Vec<String> = dump
+            .entries
+            .iter()
+            .map(|entry| {
+                ["service", "network", "rule"]
+                    .map(|name| field(entry, name))
+                    .join(" ")
+            })
+            .collect();
+        shown.sort();
+        assert_eq!(shown, ["7 10.1.0.0/16 allow", "7 any deny"]);
+        assert_eq!(
+            pins.dump(maps::SOURCES, 1).unwrap().entries,
+            dump.entries[1..]
+        );
+        // More than one part holds.
+        for n in 0..5000_u16 {
+            let [high, low] = n.to_be_bytes();
+            let net = std::net::Ipv4Addr::new(10, 2, high, low).to_ipv6_mapped();
+            rule(8, 128, net.octets(), 2);
+        }
+        let first = pins.dump(maps::SOURCES, 0).unwrap();
+        let next = first.next.unwrap();
+        let second = pins.dump(maps::SOURCES, next).unwrap();
+        assert_eq!(
+            (first.entries.len() + second.entries.len(), second.next),
+            (5002, None)
+        );
+        assert!(!first.entries.contains(&second.entries[0]));
+
+        // The loopback interface, the only one that is surely there.
+        map(maps::DEVICES)
+            .insert(&1_u32.to_ne_bytes(), &[1])
+            .unwrap();
+        let dump = pins.dump(maps::DEVICES, 0).unwrap();
+        assert_eq!((dump.entries.len(), dump.entries[0].key), (1, 1));
+        assert_eq!(field(&dump.entries[0], "ifindex"), "1");
+        assert!(pins.dump(maps::DEVICES, 2).unwrap().entries.is_empty());
+    });
+}
+
+#[test]
 fn big_maps_come_in_parts() {
     with_bpffs(|bpf_dir| {
         let (pins, map) = pin_all(bpf_dir);

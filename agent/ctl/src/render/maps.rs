@@ -166,7 +166,7 @@ fn same_fields(a: &MapEntry, b: &MapEntry) -> bool {
 #[cfg(test)]
 mod tests {
     use steerd_core::api::{Flow, MapInfo};
-    use steerd_ebpf::{abi, inspect};
+    use steerd_ebpf::{abi, inspect, verdict::Verdict};
 
     use super::{super::samples::documented, *};
 
@@ -249,17 +249,17 @@ mod tests {
     fn entries_with_other_fields_begin_a_table_of_their_own() {
         let counters = [
             (0, [5, 500].as_slice()),
-            (10, &[1_000_000, 2]),
-            (60, &[7, 70]),
+            (Verdict::Dsr as u32, &[1_000_000, 2]),
+            (63, &[7, 70]),
         ];
         let dump = entries(abi::maps::VERDICT_STATS, &counters);
         let expected = "\
 KEY  VERDICT  PACKETS  BYTES
   0  not-ip         5    500
- 10  dsr      1000000      2
+ 16  dsr      1000000      2
 
 KEY  PACKETS  BYTES
- 60        7     70
+ 63        7     70
 ";
         let mut table = DumpTable::new(Look::default());
         assert_eq!(table.part(&dump), expected);

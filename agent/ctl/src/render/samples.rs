@@ -2,8 +2,8 @@
 
 use steerd_core::{
     api::{
-        BackendState, BackendStatus, Connections, InterfaceStatus, PeerStatus, RecentNotice,
-        ServiceStatus, Status, VerdictCount, VirtualRouterStatus,
+        BackendState, BackendStatus, Connections, EventCount, InterfaceStatus, PeerStatus,
+        RecentNotice, ServiceStatus, Status, TableUse, VerdictCount, VirtualRouterStatus,
     },
     config::{Mode, Name, Protocol, Scheduler, XdpMode},
     vrrp::election::Role,
@@ -126,6 +126,23 @@ pub(crate) fn status() -> Status {
                 bytes: packets * 100,
             })
             .to_vec(),
+        events: [("flow-recorded", 12_044), ("flow-evicted-new", 3)]
+            .map(|(event, times)| EventCount {
+                event: event.into(),
+                times,
+            })
+            .to_vec(),
+        tables: [
+            ("FLOWS4", 424, 2_097_152),
+            ("FLOWS6", 0, 1_048_576),
+            ("NAT", 0, 0),
+        ]
+        .map(|(table, used, capacity)| TableUse {
+            table: table.into(),
+            used,
+            capacity,
+        })
+        .to_vec(),
         recent: [
             (2 * HOUR + 3 * MINUTE, "eth0: up"),
             (2 * HOUR + 2 * MINUTE, "game/primary: up: all probes pass"),

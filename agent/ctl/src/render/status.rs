@@ -54,6 +54,23 @@ pub(crate) fn status(look: Look, status: &Status, now_unix_ms: u64) -> String {
             .map(|count| format!("{} {}", count.verdict, number(count.packets)));
         text.push_str(&format!("\n{}", look.list("PACKETS  ", counts)));
     }
+    if !status.events.is_empty() {
+        let counts = status
+            .events
+            .iter()
+            .map(|count| format!("{} {}", count.event, number(count.times)));
+        text.push_str(&look.list("EVENTS   ", counts));
+    }
+    let tables = status.tables.iter().filter(|table| table.capacity != 0);
+    let mut tables = tables
+        .map(|table| {
+            let (used, capacity) = (number(table.used), number(table.capacity));
+            format!("{} {used} of {capacity}", table.table)
+        })
+        .peekable();
+    if tables.peek().is_some() {
+        text.push_str(&look.list("TABLES   ", tables));
+    }
     if !status.dropped_adverts.is_empty() {
         let drops = status
             .dropped_adverts
@@ -381,6 +398,8 @@ mod tests {
             virtual_routers: Vec::new(),
             services: Vec::new(),
             verdicts: Vec::new(),
+            events: Vec::new(),
+            tables: Vec::new(),
             dropped_adverts: Vec::new(),
             recent: Vec::new(),
             ..samples::status()

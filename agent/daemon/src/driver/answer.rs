@@ -14,7 +14,7 @@ impl Driver {
                 let (mut status, view) = (self.status(), self.plane.view());
                 self.workers.spawn_blocking(move || {
                     view.count(&mut status);
-                    reply.send(status)
+                    drop(reply.send(status));
                 });
             }
             Request::Flows { query, reply } => {

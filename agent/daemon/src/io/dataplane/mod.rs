@@ -26,6 +26,8 @@ mod placement;
 mod report;
 mod sources;
 mod steer;
+#[cfg(test)]
+mod tests;
 mod view;
 mod words;
 

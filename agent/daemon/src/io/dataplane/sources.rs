@@ -190,6 +190,14 @@ impl SourceMap {
         Ok(!steps.is_empty())
     }
 
+    /// What the kernel finds for a client of a service.
+    #[cfg(test)]
+    pub(super) fn look_up(&self, service: u32, client: IpAddr) -> Option<u32> {
+        let client = u128::from_be_bytes(words::octets(client));
+        let key = Network::within(128, client).key(service);
+        self.trie.get(&key, 0).ok()
+    }
+
     /// The services that have rules.
     pub(super) fn services(&self) -> Vec<u32> {
         self.known.keys().copied().collect()

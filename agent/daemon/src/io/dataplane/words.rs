@@ -69,7 +69,7 @@ pub(super) fn policy(policy: &Policy, service: IpAddr) -> abi::Policy {
 /// [`abi::SynLimit::rate`] and [`abi::SynLimit::burst`], where a jiffy lasts `tick`.
 pub(super) fn limit(rate: SynRate, tick: Duration) -> (u64, u64) {
     const SECOND: u128 = 1_000_000_000;
-    let a_jiffy = (u128::from(rate.per_second) * tick.as_nanos() << 16) + SECOND / 2;
+    let a_jiffy = ((u128::from(rate.per_second) * tick.as_nanos()) << 16) + SECOND / 2;
     let a_jiffy = u64::try_from(a_jiffy / SECOND).unwrap_or(u64::MAX);
     (a_jiffy.max(1), u64::from(rate.burst) << 16)
 }
