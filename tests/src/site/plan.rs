@@ -206,8 +206,8 @@ pub struct ServerPlan {
     pub name: &'static str,
     /// How packets reach it.
     pub way: Way,
-    /// Further lines for its `[[service.backend]]`s.
-    pub keys: &'static str,
+    /// Further lines for its `[[service.backend]]` of the service on a port.
+    pub keys: fn(Port) -> &'static str,
 }
 
 /// What a site is like.
@@ -230,7 +230,7 @@ impl Plan {
             servers: vec![ServerPlan {
                 name: "s1",
                 way,
-                keys: "",
+                keys: |_| "",
             }],
             policy: |_, _| String::new(),
         }
@@ -242,7 +242,7 @@ impl Plan {
         let server = |name| ServerPlan {
             name,
             way,
-            keys: "",
+            keys: |_| "",
         };
         Self {
             shape: Shape::OneArm,
@@ -356,7 +356,7 @@ impl Plan {
                 self.address(server, family),
                 port.of_server(),
                 server.way.keys(),
-                server.keys,
+                (server.keys)(port),
             );
         }
     }
