@@ -285,11 +285,19 @@ fn hop(word: impl Fn(usize) -> u64) -> Option<Vec<Field>> {
     (word(16) != 0).then(|| {
         vec![
             ("client_mac", mac_text(word(0))),
-            ("vlan", u16::from_be((word(0) >> 48) as u16).to_string()),
             ("own_mac", mac_text(word(8))),
             ("ifindex", word(16).to_string()),
+            ("vlans", vlans(word(24))),
         ]
     })
+}
+
+/// The ids of tags as they stand in a frame, the outer one first.
+fn vlans(tags: u64) -> String {
+    let tags = tags.to_le_bytes();
+    let ids = tags.chunks_exact(4).filter(|tag| tag[0] != 0);
+    let ids = ids.map(|tag| (u16::from_be_bytes([tag[2], tag[3]]) & 0xfff).to_string());
+    ids.collect::<Vec<_>>().join(" ")
 }
 
 fn limit(word: impl Fn(usize) -> u64) -> Option<Vec<Field>> {

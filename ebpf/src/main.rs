@@ -183,6 +183,7 @@ parts! {
     unwrap = tunnel::unwrap, steerd_unwrap();
     too_big = tunnel::too_big, steerd_too_big(mtu: u16);
     translate = nat::translate, steerd_translate(backend: u16);
+    open = nat::open, steerd_open(backend: u16);
     answer = nat::answer, steerd_answer(address: u32);
     message = icmp::message, steerd_message();
     part = fragment::part, steerd_part();

@@ -26,6 +26,8 @@ pub trait Parts: Tables + Sized {
     fn too_big<P: Packet>(&self, packet: &mut P, head: &Head, mtu: u16) -> u64;
     /// [`crate::nat::translate`]
     fn translate<P: Packet>(&self, packet: &mut P, head: &Head, backend: u16) -> u64;
+    /// [`crate::nat::open`]
+    fn open<P: Packet>(&self, packet: &mut P, head: &Head, backend: u16) -> u64;
     /// [`crate::nat::answer`]
     fn answer<P: Packet>(&self, packet: &mut P, head: &Head, address: u32) -> u64;
     /// [`crate::icmp::message`]

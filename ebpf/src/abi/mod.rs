@@ -17,7 +17,7 @@ pub use backend::{Backend, BackendState, Load, Mode};
 pub use control::{Control, FILTER_WORDS, NAT_ADDRESSES, NatPool, NatTimeouts};
 pub use fragment::{FRAGMENT_WAYS, Fragment, FragmentSet};
 pub use limit::{SourceRule, SynLimit};
-pub use nat::{Hop, NAT_PORT_SETS, NAT_SETS};
+pub use nat::{Hop, NAT_PORT_SETS, NAT_SETS, Session};
 pub use service::{Affinity, Policy, Role, Scheduler, Service};
 
 /// The version of everything in this module. It is part of the pin path: a program never sees

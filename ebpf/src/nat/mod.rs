@@ -1,0 +1,293 @@
+//! Translated packets: source and destination of a client's, and back of the backend's answers.
+//!
+//! ```text
+//! client:port ---> service           translate: its session is found or made (session.rs)
+//!      address:place ---> backend    addresses, ports, checksums (change.rs); the way it came is
+//!                                    kept (hop.rs)
+//! backend ---> address:place         answer: the place says which session it is
+//!      service ---> client:port      back the way that was kept
+//! ```
+//!
+//! A backend sees its clients under addresses of this node, so it answers to this node, whatever its
+//! own routes are, and nothing about it has to change.
+//!
+//! Sessions are not counted as connections (`LOADS`): the flow table does that, by what the client
+//! says; a backend's FIN or RST ends the session, not the flow.
+
+pub mod change;
+pub mod hop;
+pub mod session;
+
+use crate::{
+    abi::{Backend, MAC_MASK, Service},
+    mss,
+    packet::Packet,
+    parse::{Family, Head, protocol, tcp},
+    parts::Parts,
+    rewrite::{self, Stuck},
+    steer::{Decision, Tables, find, usable},
+    verdict::Verdict,
+};
+use session::Found;
+
+/// Makes a client's packet one for its backend, in two or three steps, one after another, as
+/// together they would need more of the stack than there is.
+#[inline(always)]
+pub fn deliver<P: Packet, T: Parts>(
+    packet: &mut P,
+    tables: &T,
+    head: &Head,
+    backend: u16,
+) -> Verdict {
+    let word = tables.translate(packet, head, backend);
+    if word != UNKNOWN {
+        return Verdict::unpack(word);
+    }
+    if tables.open(packet, head, backend) == 0 {
+        return Verdict::NatExhausted;
+    }
+    match tables.translate(packet, head, backend) {
+        UNKNOWN => Verdict::NatExhausted,
+        word => Verdict::unpack(word),
+    }
+}
+
+/// [`translate`]: it has no session yet.
+const UNKNOWN: u64 = u64::MAX;
+
+/// Makes a session for a client's packet. Returns 0 if no port is left.
+#[inline(always)]
+pub fn open<P: Packet, T: Tables>(packet: &mut P, tables: &T, head: &Head, backend: u16) -> u64 {
+    let made = packet.has(head.l4()) && session::open(tables, head, backend).is_some();
+    u64::from(made)
+}
+
+/// Translates a client's packet for its backend. Returns the verdict's number, or [`UNKNOWN`].
+#[inline(always)]
+pub fn translate<P: Packet, T: Parts>(
+    packet: &mut P,
+    tables: &T,
+    head: &Head,
+    backend: u16,
+) -> u64 {
+    match to_backend(packet, tables, head, backend) {
+        Ok(true) => Verdict::Nat as u64,
+        Ok(false) => UNKNOWN,
+        Err(verdict) => verdict as u64,
+    }
+}
+
+#[inline(always)]
+fn to_backend<P: Packet, T: Parts>(
+    packet: &mut P,
+    tables: &T,
+    head: &Head,
+    id: u16,
+) -> Result<bool, Verdict> {
+    let control = tables.control().ok_or(Verdict::BadBackend)?;
+    let (backend, state) = usable(tables, id).ok_or(Verdict::BadBackend)?;
+    if family(backend.addr) != head.family {
+        return Err(Verdict::BadBackend);
+    }
+    has_hops(packet, head)?;
+    let Some(place) = session::known(tables, control, head, id, backend, state.generation) else {
+        return Ok(false);
+    };
+    let hop = tables.hop(place).ok_or(Verdict::BadBackend)?;
+    hop::keep(packet, head.l3(), hop).ok_or(Verdict::Truncated)?;
+    let (source, port) = session::translation(control, place);
+    let ports = change::ports(port, backend.port);
+    change::whole(packet, head, source, &backend.addr, ports).map_err(Stuck::verdict)?;
+    frame(packet, tables, head, backend).map(|()| true)
+}
+
+/// Translates a backend's answer to the `address` with this number for its client. The word is a
+/// [`Decision::pack`]ed one.
+#[inline(always)]
+pub fn answer<P: Packet, T: Parts>(packet: &mut P, tables: &T, head: &Head, address: u32) -> u64 {
+    match to_client(packet, tables, head, address) {
+        Ok(decision) => decision,
+        Err(verdict) => Decision::new(verdict).pack(),
+    }
+}
+
+#[inline(always)]
+fn to_client<P: Packet, T: Parts>(
+    packet: &mut P,
+    tables: &T,
+    head: &Head,
+    address: u32,
+) -> Result<u64, Verdict> {
+    let place = session::place(address, head.destination_port());
+    has_hops(packet, head)?;
+    const SYN_ACK: u8 = tcp::SYN | tcp::ACK;
+    if head.signal.0 & SYN_ACK == SYN_ACK {
+        // Looked up again behind it: so nothing has to be kept on the stack over it.
+        let (_, backend) = session(tables, head, place)?;
+        clamp(packet, tables, head, backend);
+    }
+    let (found, backend) = session(tables, head, place)?;
+    session::answered(tables, place, found, head.signal);
+    let client = session::client(tables, place, found).ok_or(Verdict::NatUnknown)?;
+    let ports = change::ports(backend.service_port, client.port);
+    change::whole(packet, head, &backend.service_addr, &client.address, ports)
+        .map_err(Stuck::verdict)?;
+    homeward(packet, tables, head, place, found, client.service)
+}
+
+/// The session at a place and its backend, if a packet is that one's.
+#[inline(always)]
+fn session<'t, T: Tables>(
+    tables: &'t T,
+    head: &Head,
+    place: u32,
+) -> Result<(Found, &'t Backend), Verdict> {
+    let found = session::at(tables, place).ok_or(Verdict::NatUnknown)?;
+    let backend = still(tables, found)?;
+    if !found.is_of(head.protocol())
+        || backend.port != head.source_port
+        || backend.addr[1] != head.source[1]
+        || backend.addr[0] != head.source[0]
+    {
+        return Err(Verdict::NatUnknown);
+    }
+    Ok((found, backend))
+}
+
+/// The frame to a session's client, whose packet it is by now: it must not reach the host's stack.
+/// Returns the decision, packed.
+#[inline(always)]
+fn homeward<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    head: &Head,
+    place: u32,
+    found: Found,
+    service: u32,
+) -> Result<u64, Verdict> {
+    let hop = tables.hop(place).ok_or(Verdict::BadBackend)?;
+    let decision = Decision {
+        verdict: Verdict::NatReturn,
+        service,
+        backend: found.backend(),
+        ifindex: hop.ifindex.load() as u32,
+    };
+    hop::back(packet, head.family, head.l3(), hop).ok_or(Verdict::BadBackend)?;
+    Ok(decision.pack())
+}
+
+/// Translates a later fragment of a client's, which has no ports, for the backend of the session at
+/// `place`: where that is the first one said, which came the normal way, by [`session::find`].
+/// Returns a [`Decision::pack`]ed word.
+///
+/// # Errors
+///
+/// The verdict on a packet that is refused; it is unchanged then.
+#[inline(always)]
+pub fn part_to_backend<P: Packet, T: Parts>(
+    packet: &mut P,
+    tables: &T,
+    head: &Head,
+    place: u32,
+) -> Result<u64, Verdict> {
+    let control = tables.control().ok_or(Verdict::NatUnknown)?;
+    let found = session::at(tables, place).ok_or(Verdict::NatUnknown)?;
+    let backend = still(tables, found)?;
+    let client = session::client(tables, place, found).ok_or(Verdict::NatUnknown)?;
+    let (source, _) = session::translation(control, place);
+    change::part(packet, head, source, &backend.addr).map_err(Stuck::verdict)?;
+    let decision = Decision {
+        verdict: Verdict::Nat,
+        service: client.service,
+        backend: found.backend(),
+        ifindex: backend.ifindex,
+    };
+    frame(packet, tables, head, backend).map(|()| decision.pack())
+}
+
+/// Translates a later fragment of an answer for the client of the session at `place`: that of the
+/// answer's destination, by [`session::place`].
+///
+/// # Errors
+///
+/// As [`part_to_backend`].
+#[inline(always)]
+pub fn part_to_client<P: Packet, T: Parts>(
+    packet: &mut P,
+    tables: &T,
+    head: &Head,
+    place: u32,
+) -> Result<u64, Verdict> {
+    let found = session::at(tables, place).ok_or(Verdict::NatUnknown)?;
+    let backend = still(tables, found)?;
+    let client = session::client(tables, place, found).ok_or(Verdict::NatUnknown)?;
+    change::part(packet, head, &backend.service_addr, &client.address).map_err(Stuck::verdict)?;
+    homeward(packet, tables, head, place, found, client.service)
+}
+
+/// The backend of a session, if it is still the one that it was.
+#[inline(always)]
+fn still<'t, T: Tables>(tables: &'t T, found: Found) -> Result<&'t Backend, Verdict> {
+    match usable(tables, found.backend()) {
+        Some((backend, state)) if state.generation == found.generation() => Ok(backend),
+        _ => Err(Verdict::NatUnknown),
+    }
+}
+
+/// The frame to a backend. The packet in it is translated already, so that a refusal must not reach
+/// the host's stack.
+#[inline(always)]
+fn frame<P: Packet, T: Parts>(
+    packet: &mut P,
+    tables: &T,
+    head: &Head,
+    backend: &Backend,
+) -> Result<(), Verdict> {
+    let (source, state) = (backend.source.load(), backend.state.load());
+    if head.l3() == 14 && source >> 48 == 0 {
+        return rewrite::set_macs(packet, state, source).ok_or(Verdict::BadBackend);
+    }
+    match tables.retag(packet, head.l3(), state & MAC_MASK, source) {
+        0 => Err(Verdict::BadBackend),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a packet whose hops are used up, before a session is made for it.
+#[inline(always)]
+fn has_hops<P: Packet>(packet: &P, head: &Head) -> Result<(), Verdict> {
+    let at = head.l3()
+        + match head.family {
+            Family::V4 => 8,
+            Family::V6 => 7,
+        };
+    match packet.load::<u8>(at) {
+        Some(0 | 1) => Err(Verdict::TtlExpired),
+        Some(_) => Ok(()),
+        None => Err(Verdict::Truncated),
+    }
+}
+
+/// Lowers the MSS that a backend offers, if its service says so.
+#[inline(always)]
+fn clamp<P: Packet, T: Tables>(packet: &mut P, tables: &T, head: &Head, backend: &Backend) {
+    let key = Service::key(backend.service_port, protocol::TCP);
+    if let Some(control) = tables.control()
+        && let Some((_, service)) = find(tables, control, backend.service_addr, key)
+    {
+        let most = service.policy().mss();
+        if most != 0 {
+            mss::clamp(packet, tables, head, most);
+        }
+    }
+}
+
+/// The family of an address, IPv4 mapped.
+#[inline(always)]
+const fn family(address: [u64; 2]) -> Family {
+    if address[0] == 0 && address[1] as u32 == 0xffff_0000 {
+        Family::V4
+    } else {
+        Family::V6
+    }
+}
