@@ -18,7 +18,7 @@ pub mod next {
     pub const STEER: u64 = 1;
     /// [`crate::icmp::message`] is next.
     pub const MESSAGE: u64 = 2;
-    /// [`crate::fragment::part`] is next.
+    /// [`crate::fragment::follow`] is next.
     pub const PART: u64 = 3;
     /// [`crate::tunnel::unwrap`] is next.
     pub const UNWRAP: u64 = 4;
@@ -34,6 +34,10 @@ pub fn general<P: Packet, T: Parts>(packet: &mut P, tables: &T, head: &mut Head)
         return done(verdict);
     }
     if !head.part.is_whole() {
+        // The first one has the ports; whether it has a whole header is asked there.
+        if head.part.offset == 0 && matches!(head.protocol(), protocol::TCP | protocol::UDP) {
+            let _ = transport(packet, head);
+        }
         return next::PART;
     }
     match (head.protocol(), head.family) {

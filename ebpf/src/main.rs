@@ -42,7 +42,7 @@ use steerd_ebpf::{
     parse::Head,
     parts::Parts,
     rewrite,
-    steer::{Decision, Tables, run},
+    steer::{self, Decision, Tables, run},
     tunnel,
     verdict::{Fate, Verdict},
 };
@@ -165,6 +165,11 @@ macro_rules! parts {
                 steerd_retag(packet.context().cast(), l3 as u64, to, from)
             }
 
+            #[inline(always)]
+            fn record(&self, head: &Head, decision: u64) -> u64 {
+                steerd_record(head, decision)
+            }
+
             $(
                 #[inline(always)]
                 fn $name<P: Packet>(&self, packet: &mut P, head: &Head $(, $arg: $kind)*) -> u64 {
@@ -186,7 +191,9 @@ parts! {
     open = nat::open, steerd_open(backend: u16);
     answer = nat::answer, steerd_answer(address: u32);
     message = icmp::message, steerd_message();
-    part = fragment::part, steerd_part();
+    send = steer::send, steerd_send(service: u32, backend: u16);
+    retell = icmp::retell, steerd_retell(place: u32, homeward: u32);
+    follow = fragment::follow, steerd_follow();
 }
 
 #[unsafe(no_mangle)]
@@ -205,6 +212,16 @@ pub(crate) extern "C" fn steerd_general(ctx: *mut xdp_md, head: *mut Head) -> u6
 pub(crate) extern "C" fn steerd_retag(ctx: *mut xdp_md, l3: u64, to: u64, from: u64) -> u64 {
     let ctx = XdpContext::new(ctx);
     rewrite::retag(&mut Frame::new(&ctx), l3 as usize, to, from)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn steerd_record(head: *const Head, decision: u64) -> u64 {
+    // SAFETY: as in `parts`.
+    match unsafe { head.as_ref() } {
+        Some(head) => fragment::record(&Maps, head, decision),
+        None => 0,
+    }
 }
 
 #[inline(always)]

@@ -111,7 +111,7 @@ pub struct Head {
     /// The destination address, IPv4 mapped.
     pub destination: [u64; 2],
     /// [`Service::key`] of destination port and protocol; of a protocol without ports, and of a
-    /// fragment, the port is 0.
+    /// later fragment, the port is 0.
     pub port_proto: u32,
     /// Which part of a fragmented packet it is.
     pub part: Part,

@@ -32,8 +32,14 @@ pub trait Parts: Tables + Sized {
     fn answer<P: Packet>(&self, packet: &mut P, head: &Head, address: u32) -> u64;
     /// [`crate::icmp::message`]
     fn message<P: Packet>(&self, packet: &mut P, head: &Head) -> u64;
-    /// [`crate::fragment::part`]
-    fn part<P: Packet>(&self, packet: &mut P, head: &Head) -> u64;
+    /// [`crate::steer::send`]
+    fn send<P: Packet>(&self, packet: &mut P, head: &Head, service: u32, backend: u16) -> u64;
+    /// [`crate::icmp::retell`]
+    fn retell<P: Packet>(&self, packet: &mut P, head: &Head, place: u32, homeward: u32) -> u64;
+    /// [`crate::fragment::follow`]
+    fn follow<P: Packet>(&self, packet: &mut P, head: &Head) -> u64;
+    /// [`crate::fragment::record`]
+    fn record(&self, head: &Head, decision: u64) -> u64;
     /// [`crate::rewrite::retag`]
     fn retag<P: Packet>(&self, packet: &mut P, l3: usize, destination: u64, source: u64) -> u64;
 }

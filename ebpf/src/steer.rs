@@ -20,8 +20,9 @@ use crate::{
     arrive,
     event::Event,
     flow::{self, Entry, Key, Key4, Key6, Set4, Set6, Value, WAYS},
+    fragment,
     general::next,
-    hash, nat,
+    hash, icmp, nat,
     packet::Packet,
     parse::{Family, Head, Plain, ethertype, plain4, plain6},
     parts::Parts,
@@ -144,8 +145,8 @@ pub fn run<P: Packet, T: Parts>(packet: &mut P, tables: &T) -> Decision {
     let found = tables.general(packet, &mut head);
     Decision::unpack(match found & 0xff {
         next::STEER => tables.any(packet, &head),
-        next::MESSAGE => tables.message(packet, &head),
-        next::PART => tables.part(packet, &head),
+        next::MESSAGE => icmp::icmp(packet, tables, &head),
+        next::PART => fragment::fragment(packet, tables, &head),
         next::UNWRAP => tables.unwrap(packet, &head),
         _ => return Decision::new(Verdict::unpack(found >> 8)),
     })
@@ -233,6 +234,28 @@ pub fn deliver<P: Packet, T: Parts>(
         Mode::Ipip | Mode::Gue => Verdict::unpack(tables.wrap(packet, head, id)),
         Mode::Nat => nat::deliver(packet, tables, head, id),
     }
+}
+
+/// [`deliver`], for a packet whose backend was found otherwise than here. The word is a
+/// [`Decision::pack`]ed one.
+#[inline(always)]
+pub fn send<P: Packet, T: Parts>(
+    packet: &mut P,
+    tables: &T,
+    head: &Head,
+    service: u32,
+    id: u16,
+) -> u64 {
+    let mut decision = Decision {
+        service,
+        backend: id,
+        ..Decision::new(Verdict::BadBackend)
+    };
+    if let Some((backend, state)) = usable(tables, id) {
+        decision.ifindex = backend.ifindex;
+        decision.verdict = deliver(packet, tables, head, id, backend, state);
+    }
+    decision.pack()
 }
 
 /// The entry of a service, or of an address, in one of its two slots, and that slot.

@@ -157,7 +157,7 @@ fn session<'t, T: Tables>(
 /// The frame to a session's client, whose packet it is by now: it must not reach the host's stack.
 /// Returns the decision, packed.
 #[inline(always)]
-fn homeward<P: Packet, T: Tables>(
+pub(crate) fn homeward<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     head: &Head,
@@ -227,7 +227,7 @@ pub fn part_to_client<P: Packet, T: Parts>(
 
 /// The backend of a session, if it is still the one that it was.
 #[inline(always)]
-fn still<'t, T: Tables>(tables: &'t T, found: Found) -> Result<&'t Backend, Verdict> {
+pub(crate) fn still<'t, T: Tables>(tables: &'t T, found: Found) -> Result<&'t Backend, Verdict> {
     match usable(tables, found.backend()) {
         Some((backend, state)) if state.generation == found.generation() => Ok(backend),
         _ => Err(Verdict::NatUnknown),
@@ -237,7 +237,7 @@ fn still<'t, T: Tables>(tables: &'t T, found: Found) -> Result<&'t Backend, Verd
 /// The frame to a backend. The packet in it is translated already, so that a refusal must not reach
 /// the host's stack.
 #[inline(always)]
-fn frame<P: Packet, T: Parts>(
+pub(crate) fn frame<P: Packet, T: Parts>(
     packet: &mut P,
     tables: &T,
     head: &Head,

@@ -7,10 +7,14 @@
 
 mod bench;
 mod flows;
+mod fragments;
 mod golden;
 mod hostile;
+mod icmp;
+mod modes;
 mod packets;
 mod tunnel;
+mod raw;
 mod world;
 
 use steerd_ebpf::abi::maps;
