@@ -137,19 +137,6 @@ pub fn add_default_route(gateway: IpAddr) -> Result<()> {
     })
 }
 
-/// Sets the largest packet that an interface sends.
-///
-/// # Errors
-///
-/// No such interface, or a size it cannot have.
-pub fn set_mtu(name: &str, mtu: u32) -> Result<()> {
-    let link = LinkUnspec::new_with_index(index(name)?).mtu(mtu).build();
-    netlink(async |handle| {
-        let set = handle.link().set(link).execute().await;
-        set.context(|| format!("set the MTU of {name} to {mtu}"))
-    })
-}
-
 /// The addresses of an interface.
 ///
 /// # Errors

@@ -1,15 +1,19 @@
 //! The machines of a site.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 use super::{
     NARROW,
     plan::{Family, Plan, Shape, Way},
 };
 use crate::{
-    error::Result,
+    error::{Error, Result},
     link,
     netns::{self, Bpffs, Namespace},
+    process,
     switch::{HostSpec, INTERFACE, Switch, VIP, VIP6},
     xdp::Pass,
 };
@@ -118,11 +122,16 @@ pub(super) fn router(plan: &Plan, switches: &[Switch; 2]) -> Result<Host> {
         netns::sysctl("net/ipv6/conf/all/forwarding", "1")?;
         // It tells no host of shorter ways: a packet to the virtual address has none.
         netns::sysctl("net/ipv4/conf/all/send_redirects", "0")?;
-        if plan.shape == Shape::FarClient {
-            link::set_mtu(BACK_INTERFACE, NARROW)?;
-        }
         Ok(())
     })?;
+    if plan.shape == Shape::FarClient {
+        // Of the way there, not of the interface: that would not take large packets from there.
+        for net in ["192.168.2.0/24", "fd00:192:168:2::/64"] {
+            let route = ["replace", net, "dev", BACK_INTERFACE, "proto", "kernel"];
+            let mtu = ["mtu", "lock", &NARROW.to_string()];
+            host.ip_route(route.into_iter().chain(mtu))?;
+        }
+    }
     Ok(host)
 }
 
@@ -171,6 +180,19 @@ impl Host {
         let port = switch.join(self.spec, &self.namespace, name, &[(v4, 24), (v6, 64)])?;
         self._ports.push(port);
         Ok(())
+    }
+
+    fn ip_route<'a>(&self, arguments: impl Iterator<Item = &'a str>) -> Result<()> {
+        let mut command = self.namespace.command("ip");
+        command.arg("route").args(arguments);
+        let output = process::output(command, Duration::from_secs(5))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(Error::Traffic {
+            program: "ip",
+            said: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
     }
 
     /// With its first interface, and a way to other networks where there are some.

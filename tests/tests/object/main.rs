@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bench;
+mod flood;
 mod flows;
 mod fragments;
 mod golden;
@@ -13,8 +14,8 @@ mod hostile;
 mod icmp;
 mod modes;
 mod packets;
-mod tunnel;
 mod raw;
+mod tunnel;
 mod world;
 
 use steerd_ebpf::abi::maps;

@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::Path};
 use aya::{
     Ebpf,
     maps::{Array, Map, MapData, PerCpuArray, xdp::DevMapHash},
-    programs::{TestRun, TestRunOptions, Xdp},
+    programs::{ProgramFd, TestRun, TestRunOptions, Xdp},
 };
 use steerd_ebpf::{
     abi::{
@@ -306,6 +306,12 @@ impl World {
                 packets: sum.packets + packets,
                 bytes: sum.bytes + bytes,
             })
+    }
+
+    /// The program, to be run by others.
+    pub(crate) fn program(&self) -> &ProgramFd {
+        let program: &Xdp = self.ebpf.program(PROGRAM).unwrap().try_into().unwrap();
+        program.fd().unwrap()
     }
 
     /// The IPv4 flow of a client, if the table has it.
