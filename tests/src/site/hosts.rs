@@ -126,11 +126,18 @@ pub(super) fn router(plan: &Plan, switches: &[Switch; 2]) -> Result<Host> {
     })?;
     if plan.shape == Shape::FarClient {
         // Of the way there, not of the interface: that would not take large packets from there.
-        for net in ["192.168.2.0/24", "fd00:192:168:2::/64"] {
-            let route = ["replace", net, "dev", BACK_INTERFACE, "proto", "kernel"];
-            let mtu = ["mtu", "lock", &NARROW.to_string()];
-            host.ip_route(route.into_iter().chain(mtu))?;
-        }
+        let mtu = NARROW.to_string();
+        host.ip_route(&[
+            "replace",
+            "192.168.2.0/24",
+            "dev",
+            BACK_INTERFACE,
+            "mtu",
+            "lock",
+            &mtu,
+        ])?;
+        let key = format!("net/ipv6/conf/{BACK_INTERFACE}/mtu");
+        host.namespace.run(|| netns::sysctl(&key, &mtu))?;
     }
     Ok(host)
 }
@@ -182,7 +189,7 @@ impl Host {
         Ok(())
     }
 
-    fn ip_route<'a>(&self, arguments: impl Iterator<Item = &'a str>) -> Result<()> {
+    fn ip_route(&self, arguments: &[&str]) -> Result<()> {
         let mut command = self.namespace.command("ip");
         command.arg("route").args(arguments);
         let output = process::output(command, Duration::from_secs(5))?;

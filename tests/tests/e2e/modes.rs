@@ -292,18 +292,19 @@ fn a_client_learns_what_a_tunnel_carries() {
     });
 }
 
-/// The packet size that a host has learned of the way to the client, or, if it is the client, to
-/// the service.
+/// The packet size that a host has learned of the way to what it takes for the client, or, if it is the
+/// client, to the service.
 fn learned(host: &Namespace, site: &Site, family: Family) -> Result<Option<u32>> {
     let from_client = std::ptr::eq(host, &raw const site.client.namespace);
-    let to = if from_client {
-        vip(family)
-    } else {
-        site.plan.client_address(family)
+    let translated = site.plan.servers[0].way == Way::Nat;
+    let to = match (from_client, translated) {
+        (true, _) => vip(family),
+        (false, true) => site.plan.nat_address(family),
+        (false, false) => site.plan.client_address(family),
     };
     let mut command = host.command("ip");
     command.args(["route", "get", &to.to_string()]);
-    if !from_client && site.plan.servers[0].way != Way::Nat {
+    if !from_client && !translated {
         command.args(["from", &vip(family).to_string()]);
     }
     let output = steerd_tests::process::output(command, Duration::from_secs(5))?;
