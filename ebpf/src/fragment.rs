@@ -156,7 +156,7 @@ fn payload<P: Packet>(packet: &P, head: &Head) -> Result<usize, Verdict> {
         return Err(Verdict::BadLength);
     }
     let payload = end - head.l4();
-    if head.part.more != 0 && payload % 8 != 0 {
+    if head.part.more != 0 && !payload.is_multiple_of(8) {
         return Err(Verdict::BadLength);
     }
     // The headers of each fragment that the whole packet's length counts too: IPv6's own header and

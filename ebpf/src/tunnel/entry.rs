@@ -153,7 +153,12 @@ impl Outer {
     /// `None`: there is no network that packets of this family could come from.
     #[inline(always)]
     fn new(control: &Control, backend: &Backend, head: &Head, is_gue: bool) -> Option<Self> {
-        let hash = hash::client(head.source, head.source_port);
+        // Of fragments only the first one has a port; all go the same way.
+        let port = match head.part.is_whole() {
+            true => head.source_port,
+            false => 0,
+        };
+        let hash = hash::client(head.source, port);
         let destination = [backend.addr[0], backend.addr[1]];
         let outer = |family, source| Self {
             family,

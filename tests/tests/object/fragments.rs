@@ -11,8 +11,8 @@ use steerd_ebpf::{
 
 use crate::{
     modes::{
-        BACKEND_PORT, CLIENT_PORT, DSR, LOCAL, VIPS, WAYS, Way, backend, backend_address, client,
-        nat_address, point_rings_to, set_backends, tags, world,
+        BACKEND_PORT, CLIENT_PORT, DSR, GUE, IPIP, LOCAL, VIPS, WAYS, Way, backend,
+        backend_address, client, nat_address, point_rings_to, set_backends, tags, unwrapped, world,
     },
     packets::{PORT, VIP, VIP6, ip},
     raw::{self, Raw, TCP, UDP, icmp_of, message, segment},
@@ -126,7 +126,7 @@ fn run_all(
                 assert_eq!(outcome.frame[..6], BACKEND_MAC);
                 assert_eq!(outcome.frame[6..12], OWN_MAC);
             }
-            outcome.frame
+            unwrapped(mode, outcome.frame)
         })
         .collect()
 }
@@ -307,6 +307,29 @@ fn fragments_of_a_lost_session_are_dropped() {
         assert_ne!(world.get::<16>(maps::NAT, place / 4), [0; 16]);
         world.set::<16>(maps::NAT, place / 4, [0; 16]);
         drops(&world, &frames[1], Verdict::EarlyFragment, "no session");
+    }
+}
+
+/// Wrapped, all fragments of a packet go the same way: outer addresses and ports are equal.
+#[test]
+fn wrapped_fragments_go_one_way() {
+    for (mode, verdict, _) in [IPIP, GUE] {
+        let world = world(mode);
+        for vip in VIPS.map(ip) {
+            let ends: Vec<Vec<u8>> = Fragmented::new(vip, UDP, 5)
+                .frames()
+                .iter()
+                .map(|frame| {
+                    let outcome = world.run(frame);
+                    assert_eq!(outcome.verdict, verdict);
+                    let packet = &outcome.frame[14..];
+                    let (from, _, _, at) = raw::ends(packet);
+                    let ports = if mode == Mode::Gue { 4 } else { 0 };
+                    [from.to_string().as_bytes(), &packet[at..at + ports]].concat()
+                })
+                .collect();
+            assert!(ends.iter().all(|end| *end == ends[0]), "{ends:?}");
+        }
     }
 }
 
@@ -509,6 +532,23 @@ fn what_no_service_is_for_passes() {
     assert_eq!(world.events(Event::FragmentFollowed), 16);
 }
 
+/// Another CPU is writing the entry: who reads it does not follow it, who would write it does not.
+#[test]
+fn an_entry_that_is_being_written_is_nobodys() {
+    const CLAIMED: u64 = 1;
+    let mut world = world(Mode::Dsr);
+    let frames = Fragmented::new(ip(VIP), UDP, 5).frames();
+    world.run(&frames[0]);
+    let (set, way, _) = recorded(&world).remove(0);
+    let mut words: [u64; 32] = world.get(maps::FRAGMENTS, set);
+    words[8 * way + 5] = CLAIMED;
+    world.set(maps::FRAGMENTS, set, words);
+    drops(&world, &frames[1], Verdict::EarlyFragment, "half written");
+    assert_eq!(world.run(&frames[0]).verdict, Verdict::Dsr);
+    assert_eq!(world.get::<32>(maps::FRAGMENTS, set), words);
+    assert_eq!(world.events(Event::FragmentRecorded), 1);
+}
+
 #[test]
 fn without_a_backend_the_host_takes_all_of_it() {
     let mut world = World::new();
@@ -532,7 +572,12 @@ fn other_hosts_fragments_pass() {
             steered[6..12].copy_from_slice(&PEER_MAC);
             passes(&world, &steered, Verdict::Delivered, &format!("{n}"));
         }
+        // What a peer sends to another address than a virtual one is its own.
         let mut sent = sent;
+        sent.raw.to = nat_address(vip);
+        sent.raw.source_mac = PEER_MAC;
+        let frame = &sent.frames()[1];
+        drops(&world, frame, Verdict::EarlyFragment, "a peer's own");
         sent.raw.to = stranger;
         for frame in sent.frames() {
             passes(&world, &frame, Verdict::NotVip, "a stranger's");
@@ -548,7 +593,12 @@ fn atomic_fragments_are_whole_packets() {
         let world = world(way.0);
         for protocol in [TCP, UDP] {
             let mut sent = Fragmented::new(ip(VIP6), protocol, 5);
-            sent.step = 4000;
+            sent.payload = segment(
+                protocol,
+                (client(sent.raw.to), CLIENT_PORT),
+                (sent.raw.to, PORT),
+                &[7; 1000],
+            );
             let seen = run_all(&world, &sent.frames(), way, "atomic");
             assert_arrived(&seen, &sent, way.0, 1);
         }

@@ -14,7 +14,7 @@ use steerd_ebpf::{
 use crate::{
     modes::{
         BACKEND_PORT, CLIENT_PORT, VIPS, WAYS, backend, backend_address, client, nat_address,
-        point_rings_to, service, set_backends, tags, untag, world,
+        point_rings_to, service, set_backends, tags, untag, unwrapped, world,
     },
     packets::{PORT, Spec, Transport, VIP, VIP6, ip},
     raw::{self, Raw, TCP, UDP, icmp_of, message, segment},
@@ -270,7 +270,8 @@ fn errors_go_to_the_flows_backend() {
                             let after = world.counter(maps::BACKEND_STATS, backend).packets;
                             assert_eq!(after - before, 1, "{what}");
                             let expected = delivered(mode, vip, kind, &seen[..length], &vlans);
-                            assert_eq!(outcome.frame, expected, "{what} {length}");
+                            let frame = unwrapped(mode, outcome.frame);
+                            assert_eq!(frame, expected, "{what} {length}");
                             steered += 1;
                         }
                     }

@@ -10,7 +10,7 @@ use steerd_ebpf::{
 
 use crate::{
     packets::{CLIENT, CLIENT6, PORT, VIP, VIP6, ip},
-    raw::{TCP, UDP},
+    raw::{self, TCP, UDP},
     world::{BACKEND_MAC, INGRESS, OWN_MAC, PASS, TX, World, words},
 };
 
@@ -18,9 +18,11 @@ use crate::{
 pub(crate) type Way = (Mode, Verdict, u32);
 
 /// All of them.
-pub(crate) const WAYS: [Way; 3] = [LOCAL, DSR, NAT];
+pub(crate) const WAYS: [Way; 5] = [LOCAL, DSR, IPIP, GUE, NAT];
 pub(crate) const LOCAL: Way = (Mode::Local, Verdict::Local, PASS);
 pub(crate) const DSR: Way = (Mode::Dsr, Verdict::Dsr, TX);
+pub(crate) const IPIP: Way = (Mode::Ipip, Verdict::Tunnel, TX);
+pub(crate) const GUE: Way = (Mode::Gue, Verdict::Tunnel, TX);
 pub(crate) const NAT: Way = (Mode::Nat, Verdict::Nat, TX);
 
 /// One virtual address of each family; each has a TCP and a UDP service on `PORT`.
@@ -33,6 +35,8 @@ pub(crate) const NAT_ADDRESSES: [&str; 2] = ["192.168.1.26", "fd00:1::26"];
 pub(crate) const BACKEND_PORT: u16 = 8080;
 
 pub(crate) const CLIENT_PORT: u16 = 50_000;
+
+const GUE_PORT: u16 = 6080;
 
 /// No tag, one, two; outer first.
 pub(crate) fn tags() -> [Vec<u16>; 3] {
@@ -99,6 +103,14 @@ pub(crate) fn world(mode: Mode) -> World {
     for (n, word) in timeouts.pack().into_iter().enumerate() {
         world.control(Control::NAT_TIMEOUTS + n, word);
     }
+    world.control(Control::GUE_PORT, u64::from(GUE_PORT.to_be()));
+    let network = u64::from(u32::from_ne_bytes([172, 31, 0, 0]));
+    let mask = u64::from(u32::from_ne_bytes([255, 255, 0, 0]));
+    world.control(Control::TUNNEL4, mask << 32 | network);
+    let [network, host] = words(ip("fd00:31::"));
+    for (n, word) in [network, host, u64::MAX, 0].into_iter().enumerate() {
+        world.control(Control::TUNNEL6 + n, word);
+    }
     for (number, address) in NAT_ADDRESSES.map(ip).into_iter().enumerate() {
         for (n, word) in words(address).into_iter().enumerate() {
             world.control(Control::NAT_ADDRESSES + 2 * number + n, word);
@@ -147,6 +159,33 @@ pub(crate) fn point_rings_to(world: &mut World, number: u32) {
     for service in 1..=4 {
         world.line(service - 1, &[backend(service, number) as u16; 32]);
     }
+}
+
+/// A frame as the stack of a backend sees it: without an outer header, which must be to there.
+pub(crate) fn unwrapped(mode: Mode, mut frame: Vec<u8>) -> Vec<u8> {
+    let transport = match mode {
+        Mode::Ipip => 0,
+        Mode::Gue => 8,
+        Mode::Local | Mode::Dsr | Mode::Nat => return frame,
+    };
+    let mut at = 14;
+    while frame[at - 2..at] == [0x81, 0] || frame[at - 2..at] == [0x88, 0xa8] {
+        at += 4;
+    }
+    let (_, to, protocol, header) = raw::ends(&frame[at..]);
+    let ours = [1, 2].map(|number| backend_address(to, number));
+    assert!(ours.contains(&to), "{to}");
+    let inner = at + header + transport;
+    // These tests have backends of the family of their service.
+    let wrapping = match (mode, to.is_ipv4()) {
+        (Mode::Gue, _) => UDP,
+        (_, true) => 4,
+        (_, false) => 41,
+    };
+    assert_eq!(protocol, wrapping);
+    assert_eq!(frame[inner] >> 4, frame[at] >> 4);
+    frame.drain(at..inner);
+    frame
 }
 
 /// Takes off a frame's inner tag, as the backends of these tests are on no VLAN. Returns where the
