@@ -6,6 +6,8 @@
 //! * [`continuity`]: things get other names and ports under load.
 //! * [`remote`]: a node whose services are all served by other hosts.
 //! * [`interfaces`]: interfaces come and go; how the program is attached.
+//! * [`modes`]: what passes in every mode, and arrives whole.
+//! * [`policy`]: where new flows go, and which are let in.
 //! * [`refusal`]: what it cannot work with, it refuses, and says what to do.
 //!
 //! [`maps`]: what must be true of the maps after all of it.
@@ -15,6 +17,8 @@ mod daemon;
 mod failover;
 mod interfaces;
 mod maps;
+mod modes;
+mod policy;
 mod refusal;
 mod reload;
 mod remote;
