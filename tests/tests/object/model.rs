@@ -34,7 +34,7 @@ pub(crate) enum Step {
     Ring(usize, Vec<u16>),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> BoxedStrategy<Step> {
     prop_oneof![
         30 => plan().prop_map(Step::Packet),
         3 => wrapped().prop_map(Step::Wrapped),
@@ -46,6 +46,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (any::<prop::sample::Index>(), prop::collection::vec(rig::any_backend(), 0..8))
             .prop_map(|(service, ring)| Step::Ring(service.index(rig::services().len()), ring)),
     ]
+    .boxed()
 }
 
 proptest! {

@@ -105,7 +105,7 @@ struct Damage {
     cut: Option<u8>,
 }
 
-pub(super) fn plan() -> impl Strategy<Value = Plan> {
+pub(super) fn plan() -> BoxedStrategy<Plan> {
     let who = (
         any::<bool>(),
         prop_oneof![8 => Just(TCP), 6 => Just(UDP), 1 => Just(47_u8)],
@@ -128,47 +128,49 @@ pub(super) fn plan() -> impl Strategy<Value = Plan> {
         prop_oneof![5 => Just(None), 1 => piece().prop_map(Some)],
         prop_oneof![4 => Just(Damage::default()), 1 => damage()],
     );
-    (who, what).prop_map(
-        |(
-            (ipv6, protocol, service, client, client_port),
-            (flags, hops, way, options, extensions, tcp_options, payload, part, damage),
-        )| Plan {
-            ipv6,
-            protocol,
-            service,
-            client,
-            client_port,
-            flags,
-            hops,
-            way,
-            options,
-            extensions,
-            tcp_options,
-            payload,
-            part,
-            damage,
-        },
-    )
+    (who, what)
+        .prop_map(
+            |(
+                (ipv6, protocol, service, client, client_port),
+                (flags, hops, way, options, extensions, tcp_options, payload, part, damage),
+            )| Plan {
+                ipv6,
+                protocol,
+                service,
+                client,
+                client_port,
+                flags,
+                hops,
+                way,
+                options,
+                extensions,
+                tcp_options,
+                payload,
+                part,
+                damage,
+            },
+        )
+        .boxed()
 }
 
-fn piece() -> impl Strategy<Value = Piece> {
+fn piece() -> BoxedStrategy<Piece> {
     let place = prop_oneof![
         4 => Just((0_u16, 3_u16)),
         4 => Just((3, 3)),
         1 => (0_u16..4, 0_u16..6),
         1 => (any::<u16>().prop_map(|from| from & 0x1fff), 0_u16..6),
     ];
-    (0_u8..2, place, prop::bool::weighted(0.7)).prop_map(|(identification, (from, units), more)| {
-        Piece {
+    (0_u8..2, place, prop::bool::weighted(0.7))
+        .prop_map(|(identification, (from, units), more)| Piece {
             identification,
             from,
             units,
             more,
-        }
-    })
+        })
+        .boxed()
 }
 
-fn way() -> impl Strategy<Value = Way> {
+fn way() -> BoxedStrategy<Way> {
     let tag = (
         prop::sample::select(vec![0x8100_u16, 0x88a8]),
         prop::sample::select(vec![7_u16, 8, 0xa007, 0x6000, 0xffff]),
@@ -188,10 +190,11 @@ fn way() -> impl Strategy<Value = Way> {
             tags,
             to,
         })
+        .boxed()
 }
 
 /// Options of IPv4: nothing, router alert, timestamps, routes, nonsense.
-fn options() -> impl Strategy<Value = Vec<u8>> {
+fn options() -> BoxedStrategy<Vec<u8>> {
     let option = prop_oneof![
         4 => Just(vec![1]),
         2 => Just(vec![148, 4, 0, 0]),
@@ -201,11 +204,13 @@ fn options() -> impl Strategy<Value = Vec<u8>> {
         1 => Just(vec![137, 3, 4]),
         1 => prop::collection::vec(any::<u8>(), 1..6),
     ];
-    prop::collection::vec(option, 1..8).prop_map(|options| fitting(options.concat()))
+    prop::collection::vec(option, 1..8)
+        .prop_map(|options| fitting(options.concat()))
+        .boxed()
 }
 
 /// Options of TCP: nothing, MSS, window scale, timestamps, nonsense.
-fn tcp_options() -> impl Strategy<Value = Vec<u8>> {
+fn tcp_options() -> BoxedStrategy<Vec<u8>> {
     let mss = prop_oneof![
         Just(1460_u16),
         Just(1200),
@@ -225,7 +230,9 @@ fn tcp_options() -> impl Strategy<Value = Vec<u8>> {
         1 => Just(vec![2, 3, 0xff]),
         1 => prop::collection::vec(any::<u8>(), 1..6),
     ];
-    prop::collection::vec(option, 1..8).prop_map(|options| fitting(options.concat()))
+    prop::collection::vec(option, 1..8)
+        .prop_map(|options| fitting(options.concat()))
+        .boxed()
 }
 
 /// At most ten words, whole ones.
@@ -235,7 +242,7 @@ fn fitting(mut options: Vec<u8>) -> Vec<u8> {
     options
 }
 
-fn extension() -> impl Strategy<Value = Extension> {
+fn extension() -> BoxedStrategy<Extension> {
     prop_oneof![
         3 => (prop::sample::select(vec![0_u8, 60]), prop_oneof![4 => 0_u8..3, 1 => 0_u8..64])
             .prop_map(|(kind, units)| Extension::Options(kind, units)),
@@ -244,10 +251,11 @@ fn extension() -> impl Strategy<Value = Extension> {
         1 => Just(Extension::AtomicFragment),
         1 => prop::sample::select(vec![135_u8, 139, 140, 253, 254]).prop_map(Extension::Unknown),
     ]
+    .boxed()
 }
 
 /// Anything, or the beginning of a QUIC packet.
-fn payload() -> impl Strategy<Value = Vec<u8>> {
+fn payload() -> BoxedStrategy<Vec<u8>> {
     let quic = (
         any::<bool>(),
         prop_oneof![6 => Just(0x07_u8), 1 => any::<u8>()],
@@ -268,9 +276,10 @@ fn payload() -> impl Strategy<Value = Vec<u8>> {
         3 => quic,
         1 => prop::collection::vec(any::<u8>(), 1000..1400),
     ]
+    .boxed()
 }
 
-fn damage() -> impl Strategy<Value = Damage> {
+fn damage() -> BoxedStrategy<Damage> {
     let rarely = |often| prop::bool::weighted(often);
     (
         prop_oneof![3 => Just(0_i16), 1 => -70_i16..20, 1 => any::<i16>()],
@@ -293,10 +302,11 @@ fn damage() -> impl Strategy<Value = Damage> {
                 cut,
             },
         )
+        .boxed()
 }
 
 /// Frames whose headers lead to ours, and then are anything.
-pub(super) fn noise() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn noise() -> BoxedStrategy<Vec<u8>> {
     let kinds = prop::sample::select(vec![
         [8_u8, 0],
         [0x86, 0xdd],
@@ -304,8 +314,8 @@ pub(super) fn noise() -> impl Strategy<Value = Vec<u8>> {
         [0x88, 0xa8],
         [8, 6],
     ]);
-    (prop::collection::vec(any::<u8>(), 14..200), kinds, 0..4_u8).prop_map(
-        |(mut frame, kind, ours)| {
+    (prop::collection::vec(any::<u8>(), 14..200), kinds, 0..4_u8)
+        .prop_map(|(mut frame, kind, ours)| {
             frame[..6].copy_from_slice(&OWN_MAC);
             frame[12..14].copy_from_slice(&kind);
             let (version, at, octets): (u8, usize, &[u8]) = match (kind, VIP4, VIP6) {
@@ -325,8 +335,8 @@ pub(super) fn noise() -> impl Strategy<Value = Vec<u8>> {
                 frame[23] = if frame[23] % 2 == 0 { TCP } else { UDP };
             }
             frame
-        },
-    )
+        })
+        .boxed()
 }
 
 /// A packet in another one.
@@ -345,7 +355,7 @@ pub(crate) struct Wrapped {
     damage: Damage,
 }
 
-pub(super) fn wrapped() -> impl Strategy<Value = Wrapped> {
+pub(super) fn wrapped() -> BoxedStrategy<Wrapped> {
     let gue = prop_oneof![
         3 => Just(None),
         3 => Just(Some(vec![])),
@@ -376,6 +386,7 @@ pub(super) fn wrapped() -> impl Strategy<Value = Wrapped> {
                 damage,
             },
         )
+        .boxed()
 }
 
 impl Wrapped {
@@ -439,7 +450,7 @@ pub(crate) struct Answer {
     to_elsewhere: bool,
 }
 
-pub(super) fn answer() -> impl Strategy<Value = Answer> {
+pub(super) fn answer() -> BoxedStrategy<Answer> {
     (
         any::<prop::sample::Index>(),
         plan(),
@@ -452,6 +463,7 @@ pub(super) fn answer() -> impl Strategy<Value = Answer> {
             from_elsewhere,
             to_elsewhere,
         })
+        .boxed()
 }
 
 impl Answer {
@@ -482,7 +494,7 @@ pub(crate) struct Message {
     pub(super) of_session: Option<prop::sample::Index>,
 }
 
-pub(super) fn message() -> impl Strategy<Value = Message> {
+pub(super) fn message() -> BoxedStrategy<Message> {
     let kind = prop_oneof![
         6 => prop::sample::select(vec![3_u8, 11, 12, 1, 2, 4]),
         3 => prop::sample::select(vec![8_u8, 128]),
@@ -504,6 +516,7 @@ pub(super) fn message() -> impl Strategy<Value = Message> {
             quoted,
             of_session,
         })
+        .boxed()
 }
 
 impl Message {
