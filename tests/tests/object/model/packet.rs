@@ -4,7 +4,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
 
-use super::rig;
 use crate::world::{CLIENT_MAC, OWN_MAC, PEER_MAC};
 
 pub(super) const VIP4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 1, 25));
@@ -19,6 +18,9 @@ pub(super) const PORT: u16 = 8000;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
+/// How many services one run is about.
+pub(super) const SERVICES: u16 = 3;
+
 /// How a packet is made. All that is not said is right: lengths, checksums.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
@@ -32,6 +34,8 @@ pub(crate) struct Plan {
     /// TCP's.
     flags: u8,
     hops: u8,
+    /// IPv4 may be fragmented.
+    may_fragment: bool,
     way: Way,
     /// IPv4 options, padded to whole words.
     options: Vec<u8>,
@@ -70,7 +74,7 @@ enum To {
     Virtual,
     /// The virtual IPv4 address in an IPv6 packet.
     Mapped,
-    /// The client itself is addressed.
+    /// That is said to have sent it, too.
     Sender,
     Other,
 }
@@ -93,6 +97,8 @@ enum Extension {
 struct Damage {
     /// The network header's length is changed by so much.
     length: i16,
+    /// It is zero, as of a jumbogram.
+    no_length: bool,
     /// UDP's is, or TCP's words of header.
     transport_length: i16,
     /// The transport checksum is wrong.
@@ -109,10 +115,10 @@ pub(super) fn plan() -> BoxedStrategy<Plan> {
     let who = (
         any::<bool>(),
         prop_oneof![8 => Just(TCP), 6 => Just(UDP), 1 => Just(47_u8)],
-        // Two ports more than there are services.
-        0..rig::kinds_count() + 2,
-        0_u8..8,
-        prop_oneof![12 => 40_000_u16..40_003, 1 => Just(0_u16)],
+        0..SERVICES,
+        prop_oneof![4 => 0_u8..2, 1 => 0_u8..8],
+        prop_oneof![12 => Just(40_000_u16), 4 => 40_001_u16..40_003, 1 => Just(0_u16)],
+        any::<bool>(),
     );
     let what = (
         prop_oneof![
@@ -131,7 +137,7 @@ pub(super) fn plan() -> BoxedStrategy<Plan> {
     (who, what)
         .prop_map(
             |(
-                (ipv6, protocol, service, client, client_port),
+                (ipv6, protocol, service, client, client_port, may_fragment),
                 (flags, hops, way, options, extensions, tcp_options, payload, part, damage),
             )| Plan {
                 ipv6,
@@ -141,6 +147,7 @@ pub(super) fn plan() -> BoxedStrategy<Plan> {
                 client_port,
                 flags,
                 hops,
+                may_fragment,
                 way,
                 options,
                 extensions,
@@ -171,17 +178,23 @@ fn piece() -> BoxedStrategy<Piece> {
 }
 
 fn way() -> BoxedStrategy<Way> {
-    let tag = (
-        prop::sample::select(vec![0x8100_u16, 0x88a8]),
-        prop::sample::select(vec![7_u16, 8, 0xa007, 0x6000, 0xffff]),
-    );
+    let value = || prop::sample::select(vec![7_u16, 8, 0xa007, 0x6000, 0xffff]);
+    let kind = || prop::sample::select(vec![0x8100_u16, 0x88a8]);
+    let tags = prop_oneof![
+        8 => Just(vec![]),
+        4 => (kind(), value()).prop_map(|tag| vec![tag]),
+        3 => (kind(), value(), value()).prop_map(|(kind, one, other)| {
+            vec![(kind, one), (0x8100, other)]
+        }),
+        1 => prop::collection::vec((kind(), value()), 1..4),
+    ];
     let to = prop_oneof![
         20 => Just(To::Virtual), 1 => Just(To::Mapped), 1 => Just(To::Sender), 1 => Just(To::Other)
     ];
     (
         prop_oneof![12 => Just(true), 1 => Just(false)],
         prop_oneof![12 => Just(false), 1 => Just(true)],
-        prop_oneof![4 => Just(vec![]), 3 => prop::collection::vec(tag, 1..4)],
+        tags,
         to,
     )
         .prop_map(|(to_us, from_peer, tags, to)| Way {
@@ -274,7 +287,7 @@ fn payload() -> BoxedStrategy<Vec<u8>> {
     prop_oneof![
         3 => prop::collection::vec(any::<u8>(), 0..40),
         3 => quic,
-        1 => prop::collection::vec(any::<u8>(), 1000..1400),
+        2 => prop::collection::vec(any::<u8>(), 1000..1400),
     ]
     .boxed()
 }
@@ -284,6 +297,7 @@ fn damage() -> BoxedStrategy<Damage> {
     (
         prop_oneof![3 => Just(0_i16), 1 => -70_i16..20, 1 => any::<i16>()],
         prop_oneof![3 => Just(0_i16), 1 => -30_i16..20],
+        rarely(0.3),
         rarely(0.2),
         prop_oneof![3 => Just(0_u8), 1 => 0_u8..40],
         prop_oneof![
@@ -293,9 +307,10 @@ fn damage() -> BoxedStrategy<Damage> {
         prop::option::weighted(0.3, 14_u8..120),
     )
         .prop_map(
-            |(length, transport_length, checksum, padding, changes, cut)| Damage {
+            |(length, transport_length, no_length, checksum, padding, changes, cut)| Damage {
                 length,
                 transport_length,
+                no_length,
                 checksum,
                 padding,
                 changes,
@@ -342,8 +357,8 @@ pub(super) fn noise() -> BoxedStrategy<Vec<u8>> {
 /// A packet in another one.
 #[derive(Debug, Clone)]
 pub(crate) struct Wrapped {
-    /// Of which the network and what it carries is in there, damaged as it is.
-    inner: Plan,
+    /// Of which the network header and what it carries is in there.
+    pub(super) inner: Plan,
     ipv6: bool,
     /// The protocol of IP, or what is between UDP's header and the packet.
     gue: Option<Vec<u8>>,
@@ -487,7 +502,7 @@ pub(crate) struct Message {
     kind: u8,
     code: u8,
     /// What it is about: a packet to who sends this one.
-    about: Plan,
+    pub(super) about: Plan,
     /// How many bytes of that it has.
     quoted: u16,
     /// It is about a packet to a backend, of the translated flow with this number.
@@ -606,6 +621,11 @@ impl Way {
 }
 
 impl Plan {
+    /// Makes the number of its service among those of a run the one among all.
+    pub(super) fn of_run(&mut self, services: &[u16]) {
+        self.service = services[usize::from(self.service)];
+    }
+
     pub(super) fn build(&self) -> Vec<u8> {
         self.way.frame(self.ipv6, self.packet(), &self.damage)
     }
@@ -636,6 +656,9 @@ impl Plan {
     }
 
     fn client(&self) -> IpAddr {
+        if matches!(self.way.to, To::Sender) {
+            return self.destination();
+        }
         if self.ipv6 {
             IpAddr::V6(Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, self.client.into()))
         } else {
@@ -645,10 +668,9 @@ impl Plan {
 
     fn destination(&self) -> IpAddr {
         match (self.way.to, VIP4, self.ipv6) {
-            (To::Virtual, _, true) => VIP6,
-            (To::Virtual | To::Mapped, _, false) => VIP4,
+            (To::Virtual | To::Sender, _, true) => VIP6,
+            (To::Virtual | To::Sender | To::Mapped, _, false) => VIP4,
             (To::Mapped, IpAddr::V4(vip), true) => IpAddr::V6(vip.to_ipv6_mapped()),
-            (To::Sender, ..) => self.client(),
             (_, _, false) => IpAddr::V4(Ipv4Addr::new(192, 168, 1, 24)),
             (_, _, true) => IpAddr::V6(Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 0x24)),
         }
@@ -713,6 +735,7 @@ impl Plan {
         let mut bytes = vec![0x40 | (header / 4) as u8, 0x28];
         bytes.extend(length.to_be_bytes());
         match self.part {
+            None if self.may_fragment => bytes.extend([0x12, 0x34, 0, 0]),
             None => bytes.extend([0x12, 0x34, 0x40, 0]),
             Some(piece) => {
                 let place = piece.from | u16::from(piece.more) << 13;
@@ -765,7 +788,10 @@ impl Plan {
             extensions.extend(place.to_be_bytes());
             extensions.extend([0, 0, 0x77, piece.identification]);
         }
-        let length = ((extensions.len() + segment.len()) as i16).wrapping_add(self.damage.length);
+        let length = match self.damage.no_length {
+            true => 0,
+            false => ((extensions.len() + segment.len()) as i16).wrapping_add(self.damage.length),
+        };
         let mut bytes = vec![0x62, 0x80, 0xab, 0xcd];
         bytes.extend(length.to_be_bytes());
         bytes.extend([kinds[0], self.hops]);
