@@ -437,8 +437,13 @@ fn ipv4<P: Packet>(
     if first & 0xf0 != 0x40 || words < 5 {
         return Err(Verdict::BadHeader);
     }
-    if words > 5 && source_routed(packet, l3 + 20, l3 + 4 * words)? {
-        return Err(Verdict::SourceRoute);
+    if words > 5 {
+        if source_routed(packet, l3 + 20, l3 + 4 * words)? {
+            return Err(Verdict::SourceRoute);
+        }
+        packet
+            .load::<u8>(l3 + 4 * words - 1)
+            .ok_or(Verdict::Truncated)?;
     }
     let protocol = packet.load(l3 + 9).ok_or(Verdict::Truncated)?;
     Ok(Head {
@@ -562,6 +567,9 @@ fn ipv6<P: Packet>(
     if !extensions.arrived || extensions.at > MAX_L4 {
         return Err(Verdict::ExtensionHeader);
     }
+    packet
+        .load::<u8>(extensions.at - 1)
+        .ok_or(Verdict::Truncated)?;
     Ok(Head {
         family: Family::V6,
         l3: l3 as u32,

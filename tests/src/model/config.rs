@@ -133,25 +133,33 @@ impl Config {
             .map_or_else(abi::Role::default, |ours| ours.role)
     }
 
+    /// The hash of a flow, from its client's end to our one.
+    pub(super) fn flow_hash(&self, from: (IpAddr, u16), to: (IpAddr, u16), protocol: u8) -> u64 {
+        let (source, destination) = (words(from.0), words(to.0));
+        let key = abi::Service::key(to.1.to_be(), protocol);
+        match from.0 {
+            IpAddr::V4(client) => {
+                let client = u32::from_ne_bytes(client.octets());
+                let address = (destination[1] >> 32) as u32;
+                hash::flow4(client, from.1.to_be(), address, key, self.flow_seed)
+            }
+            IpAddr::V6(_) => hash::flow6(source, from.1.to_be(), destination, key, self.flow_seed),
+        }
+    }
+
     /// The set of the flow table in which a flow is, and whether that is IPv6's.
     pub(super) fn set_of(&self, client: IpAddr, port: u16, service: u32) -> (bool, u64) {
         let Some(service) = self.service(service) else {
             return (false, 0);
         };
-        let (source, destination) = (words(client), words(service.address));
-        let key = abi::Service::key(service.port.to_be(), service.protocol);
-        match client {
-            IpAddr::V4(client) => {
-                let client = u32::from_ne_bytes(client.octets());
-                let address = (destination[1] >> 32) as u32;
-                let hash = hash::flow4(client, port.to_be(), address, key, self.flow_seed);
-                (false, hash & u64::from(FLOW4_SETS - 1))
-            }
-            IpAddr::V6(_) => {
-                let hash = hash::flow6(source, port.to_be(), destination, key, self.flow_seed);
-                (true, hash & u64::from(FLOW6_SETS - 1))
-            }
-        }
+        let to = (service.address, service.port);
+        let hash = self.flow_hash((client, port), to, service.protocol);
+        let sets = if client.is_ipv4() {
+            FLOW4_SETS
+        } else {
+            FLOW6_SETS
+        };
+        (client.is_ipv6(), hash & u64::from(sets - 1))
     }
 }
 

@@ -21,16 +21,6 @@ pub(super) enum From<'t> {
     Part,
 }
 
-impl From<'_> {
-    /// The port by which packets are spread: all parts of a packet go one way.
-    const fn port(self, headers: &Headers) -> u16 {
-        match self {
-            Self::Client(transport) if headers.part.is_none() => transport.source_port,
-            _ => 0,
-        }
-    }
-}
-
 impl Model {
     /// Sends a packet to a backend.
     pub(super) fn deliver(
@@ -48,9 +38,7 @@ impl Model {
             // As it came, but for what was changed in it already.
             Mode::Local => return (Verdict::Local, Some((link.around(packet), 0))),
             Mode::Dsr => dsr(link, packet, headers, &backend),
-            Mode::Ipip | Mode::Gue => {
-                self.wrap(link, packet, headers, from.port(headers), &backend)
-            }
+            Mode::Ipip | Mode::Gue => self.wrap(link, packet, headers, from, &backend),
             Mode::Nat => match from {
                 From::Client(transport) => {
                     self.translate(link, packet, headers, transport, id, &backend)

@@ -100,15 +100,7 @@ impl Model {
         headers: &Headers,
     ) -> Result<Decision, Verdict> {
         let transport = headers.transport(packet).ok_or(Verdict::Truncated)?;
-        let decision = self.of_transport(link, packet, headers, &transport)?;
-        // Whom it went to, or would have.
-        if headers.is_extended && decision.backend != 0 {
-            self.events.push(match headers.source {
-                IpAddr::V4(_) => Event::Ipv4Options,
-                IpAddr::V6(_) => Event::Ipv6Extensions,
-            });
-        }
-        Ok(decision)
+        self.of_transport(link, packet, headers, &transport)
     }
 
     fn of_transport(
@@ -144,6 +136,12 @@ impl Model {
         if self.config.peer_macs.contains(&link.from) {
             decision.verdict = Verdict::Delivered;
             return Ok(decision);
+        }
+        if headers.is_extended {
+            self.events.push(match headers.source {
+                IpAddr::V4(_) => Event::Ipv4Options,
+                IpAddr::V6(_) => Event::Ipv6Extensions,
+            });
         }
         match self.backend_of(packet, headers, transport, &service) {
             Err((id, verdict)) => {

@@ -7,7 +7,7 @@ use steerd_ebpf::{abi::Mode, hash, verdict::Verdict};
 use super::{
     Decision, Model, checksum,
     config::{Backend, Network, words},
-    forward::aged,
+    forward::{From, aged},
     headers::{Headers, ICMP, ICMPV6, UDP, be16},
     link::Link,
 };
@@ -36,7 +36,7 @@ impl Model {
         link: &Link,
         packet: &[u8],
         headers: &Headers,
-        source_port: u16,
+        from: From<'_>,
         backend: &Backend,
     ) -> Result<(Verdict, Vec<u8>), Verdict> {
         let inner = aged(packet, headers)?;
@@ -55,7 +55,7 @@ impl Model {
         if headers.end > room {
             return too_big(link, packet, headers, room);
         }
-        let hash = hash::client(words(headers.source), source_port.to_be());
+        let hash = self.spreading(headers, from);
         let mut behind_ip = Vec::new();
         if is_gue {
             behind_ip.extend((0xc000 | (hash >> 48) as u16 & 0x3fff).to_be_bytes());
@@ -82,6 +82,21 @@ impl Model {
         link.is_ipv6 = backend.address.is_ipv6();
         let wrapped = [outer.header(), behind_ip, inner].concat();
         Ok((Verdict::Tunnel, link.around(&wrapped)))
+    }
+
+    /// The hash by which routers on the way spread wrapped packets: of the flow; of a fragment, of
+    /// which only the first knows its flow, of the client.
+    fn spreading(&self, headers: &Headers, from: From<'_>) -> u64 {
+        if headers.part.is_some() {
+            return hash::client(words(headers.source), 0);
+        }
+        let (source_port, destination_port) = match from {
+            From::Client(transport) => (transport.source_port, transport.destination_port),
+            From::Part => (0, 0),
+        };
+        let from = (headers.source, source_port);
+        let to = (headers.destination, destination_port);
+        self.config.flow_hash(from, to, headers.protocol)
     }
 
     /// What is in a packet to an address of ours.

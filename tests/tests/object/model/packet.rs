@@ -4,7 +4,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
 
-use super::rig;
 use crate::world::{CLIENT_MAC, OWN_MAC, PEER_MAC};
 
 pub(super) const VIP4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 1, 25));
@@ -19,6 +18,9 @@ pub(super) const PORT: u16 = 8000;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
+/// How many services one run is about.
+pub(super) const SERVICES: u16 = 3;
+
 /// How a packet is made. All that is not said is right: lengths, checksums.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
@@ -32,6 +34,8 @@ pub(crate) struct Plan {
     /// TCP's.
     flags: u8,
     hops: u8,
+    /// IPv4 may be fragmented.
+    may_fragment: bool,
     way: Way,
     /// IPv4 options, padded to whole words.
     options: Vec<u8>,
@@ -70,7 +74,7 @@ enum To {
     Virtual,
     /// The virtual IPv4 address in an IPv6 packet.
     Mapped,
-    /// The client itself is addressed.
+    /// That is said to have sent it, too.
     Sender,
     Other,
 }
@@ -93,6 +97,8 @@ enum Extension {
 struct Damage {
     /// The network header's length is changed by so much.
     length: i16,
+    /// It is zero, as of a jumbogram.
+    no_length: bool,
     /// UDP's is, or TCP's words of header.
     transport_length: i16,
     /// The transport checksum is wrong.
@@ -105,14 +111,14 @@ struct Damage {
     cut: Option<u8>,
 }
 
-pub(super) fn plan() -> impl Strategy<Value = Plan> {
+pub(super) fn plan() -> BoxedStrategy<Plan> {
     let who = (
         any::<bool>(),
         prop_oneof![8 => Just(TCP), 6 => Just(UDP), 1 => Just(47_u8)],
-        // Two ports more than there are services.
-        0..rig::kinds_count() + 2,
-        0_u8..8,
-        prop_oneof![12 => 40_000_u16..40_003, 1 => Just(0_u16)],
+        0..SERVICES,
+        prop_oneof![4 => 0_u8..2, 1 => 0_u8..8],
+        prop_oneof![12 => Just(40_000_u16), 4 => 40_001_u16..40_003, 1 => Just(0_u16)],
+        any::<bool>(),
     );
     let what = (
         prop_oneof![
@@ -128,58 +134,67 @@ pub(super) fn plan() -> impl Strategy<Value = Plan> {
         prop_oneof![5 => Just(None), 1 => piece().prop_map(Some)],
         prop_oneof![4 => Just(Damage::default()), 1 => damage()],
     );
-    (who, what).prop_map(
-        |(
-            (ipv6, protocol, service, client, client_port),
-            (flags, hops, way, options, extensions, tcp_options, payload, part, damage),
-        )| Plan {
-            ipv6,
-            protocol,
-            service,
-            client,
-            client_port,
-            flags,
-            hops,
-            way,
-            options,
-            extensions,
-            tcp_options,
-            payload,
-            part,
-            damage,
-        },
-    )
+    (who, what)
+        .prop_map(
+            |(
+                (ipv6, protocol, service, client, client_port, may_fragment),
+                (flags, hops, way, options, extensions, tcp_options, payload, part, damage),
+            )| Plan {
+                ipv6,
+                protocol,
+                service,
+                client,
+                client_port,
+                flags,
+                hops,
+                may_fragment,
+                way,
+                options,
+                extensions,
+                tcp_options,
+                payload,
+                part,
+                damage,
+            },
+        )
+        .boxed()
 }
 
-fn piece() -> impl Strategy<Value = Piece> {
+fn piece() -> BoxedStrategy<Piece> {
     let place = prop_oneof![
         4 => Just((0_u16, 3_u16)),
         4 => Just((3, 3)),
         1 => (0_u16..4, 0_u16..6),
         1 => (any::<u16>().prop_map(|from| from & 0x1fff), 0_u16..6),
     ];
-    (0_u8..2, place, prop::bool::weighted(0.7)).prop_map(|(identification, (from, units), more)| {
-        Piece {
+    (0_u8..2, place, prop::bool::weighted(0.7))
+        .prop_map(|(identification, (from, units), more)| Piece {
             identification,
             from,
             units,
             more,
-        }
-    })
+        })
+        .boxed()
 }
 
-fn way() -> impl Strategy<Value = Way> {
-    let tag = (
-        prop::sample::select(vec![0x8100_u16, 0x88a8]),
-        prop::sample::select(vec![7_u16, 8, 0xa007, 0x6000, 0xffff]),
-    );
+fn way() -> BoxedStrategy<Way> {
+    let value = || prop::sample::select(vec![7_u16, 8, 0xa007, 0x6000, 0xffff]);
+    let kind = || prop::sample::select(vec![0x8100_u16, 0x88a8]);
+    let tags = prop_oneof![
+        8 => Just(vec![]),
+        4 => (kind(), value()).prop_map(|tag| vec![tag]),
+        3 => (kind(), value(), value()).prop_map(|(kind, one, other)| {
+            vec![(kind, one), (0x8100, other)]
+        }),
+        1 => prop::collection::vec((kind(), value()), 1..4),
+    ];
     let to = prop_oneof![
         20 => Just(To::Virtual), 1 => Just(To::Mapped), 1 => Just(To::Sender), 1 => Just(To::Other)
     ];
     (
         prop_oneof![12 => Just(true), 1 => Just(false)],
         prop_oneof![12 => Just(false), 1 => Just(true)],
-        prop_oneof![4 => Just(vec![]), 3 => prop::collection::vec(tag, 1..4)],
+        tags,
         to,
     )
         .prop_map(|(to_us, from_peer, tags, to)| Way {
@@ -188,10 +203,11 @@ fn way() -> impl Strategy<Value = Way> {
             tags,
             to,
         })
+        .boxed()
 }
 
 /// Options of IPv4: nothing, router alert, timestamps, routes, nonsense.
-fn options() -> impl Strategy<Value = Vec<u8>> {
+fn options() -> BoxedStrategy<Vec<u8>> {
     let option = prop_oneof![
         4 => Just(vec![1]),
         2 => Just(vec![148, 4, 0, 0]),
@@ -201,11 +217,13 @@ fn options() -> impl Strategy<Value = Vec<u8>> {
         1 => Just(vec![137, 3, 4]),
         1 => prop::collection::vec(any::<u8>(), 1..6),
     ];
-    prop::collection::vec(option, 1..8).prop_map(|options| fitting(options.concat()))
+    prop::collection::vec(option, 1..8)
+        .prop_map(|options| fitting(options.concat()))
+        .boxed()
 }
 
 /// Options of TCP: nothing, MSS, window scale, timestamps, nonsense.
-fn tcp_options() -> impl Strategy<Value = Vec<u8>> {
+fn tcp_options() -> BoxedStrategy<Vec<u8>> {
     let mss = prop_oneof![
         Just(1460_u16),
         Just(1200),
@@ -225,7 +243,9 @@ fn tcp_options() -> impl Strategy<Value = Vec<u8>> {
         1 => Just(vec![2, 3, 0xff]),
         1 => prop::collection::vec(any::<u8>(), 1..6),
     ];
-    prop::collection::vec(option, 1..8).prop_map(|options| fitting(options.concat()))
+    prop::collection::vec(option, 1..8)
+        .prop_map(|options| fitting(options.concat()))
+        .boxed()
 }
 
 /// At most ten words, whole ones.
@@ -235,7 +255,7 @@ fn fitting(mut options: Vec<u8>) -> Vec<u8> {
     options
 }
 
-fn extension() -> impl Strategy<Value = Extension> {
+fn extension() -> BoxedStrategy<Extension> {
     prop_oneof![
         3 => (prop::sample::select(vec![0_u8, 60]), prop_oneof![4 => 0_u8..3, 1 => 0_u8..64])
             .prop_map(|(kind, units)| Extension::Options(kind, units)),
@@ -244,10 +264,11 @@ fn extension() -> impl Strategy<Value = Extension> {
         1 => Just(Extension::AtomicFragment),
         1 => prop::sample::select(vec![135_u8, 139, 140, 253, 254]).prop_map(Extension::Unknown),
     ]
+    .boxed()
 }
 
 /// Anything, or the beginning of a QUIC packet.
-fn payload() -> impl Strategy<Value = Vec<u8>> {
+fn payload() -> BoxedStrategy<Vec<u8>> {
     let quic = (
         any::<bool>(),
         prop_oneof![6 => Just(0x07_u8), 1 => any::<u8>()],
@@ -266,15 +287,17 @@ fn payload() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         3 => prop::collection::vec(any::<u8>(), 0..40),
         3 => quic,
-        1 => prop::collection::vec(any::<u8>(), 1000..1400),
+        2 => prop::collection::vec(any::<u8>(), 1000..1400),
     ]
+    .boxed()
 }
 
-fn damage() -> impl Strategy<Value = Damage> {
+fn damage() -> BoxedStrategy<Damage> {
     let rarely = |often| prop::bool::weighted(often);
     (
         prop_oneof![3 => Just(0_i16), 1 => -70_i16..20, 1 => any::<i16>()],
         prop_oneof![3 => Just(0_i16), 1 => -30_i16..20],
+        rarely(0.3),
         rarely(0.2),
         prop_oneof![3 => Just(0_u8), 1 => 0_u8..40],
         prop_oneof![
@@ -284,19 +307,21 @@ fn damage() -> impl Strategy<Value = Damage> {
         prop::option::weighted(0.3, 14_u8..120),
     )
         .prop_map(
-            |(length, transport_length, checksum, padding, changes, cut)| Damage {
+            |(length, transport_length, no_length, checksum, padding, changes, cut)| Damage {
                 length,
                 transport_length,
+                no_length,
                 checksum,
                 padding,
                 changes,
                 cut,
             },
         )
+        .boxed()
 }
 
 /// Frames whose headers lead to ours, and then are anything.
-pub(super) fn noise() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn noise() -> BoxedStrategy<Vec<u8>> {
     let kinds = prop::sample::select(vec![
         [8_u8, 0],
         [0x86, 0xdd],
@@ -304,8 +329,8 @@ pub(super) fn noise() -> impl Strategy<Value = Vec<u8>> {
         [0x88, 0xa8],
         [8, 6],
     ]);
-    (prop::collection::vec(any::<u8>(), 14..200), kinds, 0..4_u8).prop_map(
-        |(mut frame, kind, ours)| {
+    (prop::collection::vec(any::<u8>(), 14..200), kinds, 0..4_u8)
+        .prop_map(|(mut frame, kind, ours)| {
             frame[..6].copy_from_slice(&OWN_MAC);
             frame[12..14].copy_from_slice(&kind);
             let (version, at, octets): (u8, usize, &[u8]) = match (kind, VIP4, VIP6) {
@@ -325,15 +350,15 @@ pub(super) fn noise() -> impl Strategy<Value = Vec<u8>> {
                 frame[23] = if frame[23] % 2 == 0 { TCP } else { UDP };
             }
             frame
-        },
-    )
+        })
+        .boxed()
 }
 
 /// A packet in another one.
 #[derive(Debug, Clone)]
 pub(crate) struct Wrapped {
-    /// Of which the network and what it carries is in there, damaged as it is.
-    inner: Plan,
+    /// Of which the network header and what it carries is in there.
+    pub(super) inner: Plan,
     ipv6: bool,
     /// The protocol of IP, or what is between UDP's header and the packet.
     gue: Option<Vec<u8>>,
@@ -345,7 +370,7 @@ pub(crate) struct Wrapped {
     damage: Damage,
 }
 
-pub(super) fn wrapped() -> impl Strategy<Value = Wrapped> {
+pub(super) fn wrapped() -> BoxedStrategy<Wrapped> {
     let gue = prop_oneof![
         3 => Just(None),
         3 => Just(Some(vec![])),
@@ -376,6 +401,7 @@ pub(super) fn wrapped() -> impl Strategy<Value = Wrapped> {
                 damage,
             },
         )
+        .boxed()
 }
 
 impl Wrapped {
@@ -439,7 +465,7 @@ pub(crate) struct Answer {
     to_elsewhere: bool,
 }
 
-pub(super) fn answer() -> impl Strategy<Value = Answer> {
+pub(super) fn answer() -> BoxedStrategy<Answer> {
     (
         any::<prop::sample::Index>(),
         plan(),
@@ -452,6 +478,7 @@ pub(super) fn answer() -> impl Strategy<Value = Answer> {
             from_elsewhere,
             to_elsewhere,
         })
+        .boxed()
 }
 
 impl Answer {
@@ -475,14 +502,14 @@ pub(crate) struct Message {
     kind: u8,
     code: u8,
     /// What it is about: a packet to who sends this one.
-    about: Plan,
+    pub(super) about: Plan,
     /// How many bytes of that it has.
     quoted: u16,
     /// It is about a packet to a backend, of the translated flow with this number.
     pub(super) of_session: Option<prop::sample::Index>,
 }
 
-pub(super) fn message() -> impl Strategy<Value = Message> {
+pub(super) fn message() -> BoxedStrategy<Message> {
     let kind = prop_oneof![
         6 => prop::sample::select(vec![3_u8, 11, 12, 1, 2, 4]),
         3 => prop::sample::select(vec![8_u8, 128]),
@@ -504,6 +531,7 @@ pub(super) fn message() -> impl Strategy<Value = Message> {
             quoted,
             of_session,
         })
+        .boxed()
 }
 
 impl Message {
@@ -593,6 +621,11 @@ impl Way {
 }
 
 impl Plan {
+    /// Makes the number of its service among those of a run the one among all.
+    pub(super) fn of_run(&mut self, services: &[u16]) {
+        self.service = services[usize::from(self.service)];
+    }
+
     pub(super) fn build(&self) -> Vec<u8> {
         self.way.frame(self.ipv6, self.packet(), &self.damage)
     }
@@ -623,6 +656,9 @@ impl Plan {
     }
 
     fn client(&self) -> IpAddr {
+        if matches!(self.way.to, To::Sender) {
+            return self.destination();
+        }
         if self.ipv6 {
             IpAddr::V6(Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, self.client.into()))
         } else {
@@ -632,10 +668,9 @@ impl Plan {
 
     fn destination(&self) -> IpAddr {
         match (self.way.to, VIP4, self.ipv6) {
-            (To::Virtual, _, true) => VIP6,
-            (To::Virtual | To::Mapped, _, false) => VIP4,
+            (To::Virtual | To::Sender, _, true) => VIP6,
+            (To::Virtual | To::Sender | To::Mapped, _, false) => VIP4,
             (To::Mapped, IpAddr::V4(vip), true) => IpAddr::V6(vip.to_ipv6_mapped()),
-            (To::Sender, ..) => self.client(),
             (_, _, false) => IpAddr::V4(Ipv4Addr::new(192, 168, 1, 24)),
             (_, _, true) => IpAddr::V6(Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 0x24)),
         }
@@ -700,6 +735,7 @@ impl Plan {
         let mut bytes = vec![0x40 | (header / 4) as u8, 0x28];
         bytes.extend(length.to_be_bytes());
         match self.part {
+            None if self.may_fragment => bytes.extend([0x12, 0x34, 0, 0]),
             None => bytes.extend([0x12, 0x34, 0x40, 0]),
             Some(piece) => {
                 let place = piece.from | u16::from(piece.more) << 13;
@@ -752,7 +788,10 @@ impl Plan {
             extensions.extend(place.to_be_bytes());
             extensions.extend([0, 0, 0x77, piece.identification]);
         }
-        let length = ((extensions.len() + segment.len()) as i16).wrapping_add(self.damage.length);
+        let length = match self.damage.no_length {
+            true => 0,
+            false => ((extensions.len() + segment.len()) as i16).wrapping_add(self.damage.length),
+        };
         let mut bytes = vec![0x62, 0x80, 0xab, 0xcd];
         bytes.extend(length.to_be_bytes());
         bytes.extend([kinds[0], self.hops]);
