@@ -98,7 +98,7 @@ fn the_packets_meet_every_verdict_and_event() {
         }
         rig.compare_tables().unwrap();
     }
-    let never = |verdict: &&Verdict| rig.verdicts.get(verdict.name()).is_none();
+    let never = |verdict: &&Verdict| !rig.verdicts.contains_key(verdict.name());
     let missed: Vec<&str> = Verdict::ALL
         .iter()
         .filter(never)
@@ -106,7 +106,7 @@ fn the_packets_meet_every_verdict_and_event() {
         .collect();
     // The pool of translations is larger than the number of flows.
     assert_eq!(missed, ["nat-exhausted"], "{:?}", rig.verdicts);
-    let never = |event: &&Event| rig.happened.get(event.name()).is_none();
+    let never = |event: &&Event| !rig.happened.contains_key(event.name());
     let missed: Vec<&str> = Event::ALL
         .iter()
         .filter(never)

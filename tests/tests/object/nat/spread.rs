@@ -32,7 +32,7 @@ proptest! {
 fn spec(client: u32, port: u16, kind: usize) -> Spec {
     // No group, no zero, none of ours.
     let client = client & 0x3fff_ffff | 0x4000_0000;
-    let transport = if kind % 2 == 0 {
+    let transport = if kind.is_multiple_of(2) {
         Transport::Ack
     } else {
         Transport::Udp
