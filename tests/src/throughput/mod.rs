@@ -1,6 +1,6 @@
 //! What a balancer carries, beside what its client and its server do without one.
 //!
-//! Each [`Contender`] is a network of its own, on this machine, of the same parts: a client, a server
+//! Each [`contender::Contender`] is a network of its own, on this machine, of the same parts: a client, a server
 //! and, but for the first, what stands between them. All are there at once and are measured in turns,
 //! so that what the machine does meanwhile touches all alike. [`measure`] is the order of play,
 //! [`report`] what comes of it.
