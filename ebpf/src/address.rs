@@ -36,10 +36,10 @@ pub fn transport<P: Packet, T: Parts>(packet: &mut P, tables: &T, head: &Head) -
         && head.part.is_whole()
         && head.destination_port() as u64 == control.gue_port.load();
     if role.is_endpoint() && is_gue {
-        return tables.unwrap(packet, head);
+        return tables.unwrap(packet, head.pack());
     }
     match role.nat() {
-        Some(number) => tables.answer(packet, head, number),
+        Some(number) => tables.answer(packet, head.pack(), number),
         None => Decision::new(Verdict::NoService).pack(),
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     admit,
     event::Event,
     flow::{self, Entry, Key, Key4, Key6, State, Value, WAYS},
-    hash, mss,
+    mss,
     packet::Packet,
     parse::{Family, Head},
     parts::Parts,
@@ -89,13 +89,13 @@ fn decide<P: Packet, T: Parts>(
     match head.family {
         Family::V4 => {
             let key = Key4::new(head.source4(), head.source_port, service.id);
-            let hash = hash::flow4(key.0, seed);
+            let hash = head.flow_hash(seed);
             let set = &tables.set4(hash).ok_or(bad)?.0;
             decide_in(packet, tables, service, head, set, key, flow::tag(hash))
         }
         Family::V6 => {
             let key = Key6::new(head.source, head.source_port, service.id);
-            let hash = hash::flow6(key.0, seed);
+            let hash = head.flow_hash(seed);
             let set = &tables.set6(hash).ok_or(bad)?.0;
             decide_in(packet, tables, service, head, set, key, flow::tag(hash))
         }
@@ -143,7 +143,7 @@ fn decide_in<P: Packet, T: Parts, K: Key>(
     let id = if named != 0 {
         named
     } else {
-        select::choose(tables, service, head)
+        select::choose(tables, service, head.source, head.source_port)
     };
     if id == 0 {
         return Err((0, Verdict::NoBackend));

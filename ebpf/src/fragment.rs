@@ -29,7 +29,7 @@ use crate::{
     packet::Packet,
     parse::{Family, Head, protocol},
     parts::Parts,
-    steer::{Arrival, Decision, arrival, usable},
+    steer::{Arrival, Decision, Tables, arrival, deliver, steer_any, usable},
     verdict::{Fate, Verdict},
 };
 
@@ -47,29 +47,36 @@ const fn lifetime(family: Family) -> u32 {
 /// The value of an entry that is being written.
 const CLAIMED: u64 = 1;
 
-/// Decides about a fragment. The word is a [`Decision::pack`]ed one.
+/// Decides about a fragment.
 ///
 /// The parts are called one after another and not by each other, as all functions on the way to the
 /// innermost one share the stack.
 #[inline(always)]
-pub fn fragment<P: Packet, T: Parts>(packet: &mut P, tables: &T, head: &Head) -> u64 {
+pub fn fragment<P: Packet, T: Parts>(packet: &mut P, tables: &T, head: u64) -> Decision {
     let word = tables.follow(packet, head);
     match word & 0xff {
-        next::SEND => tables.send(packet, head, (word >> 8) as u32, (word >> 40) as u16),
+        next::SEND => deliver(
+            packet,
+            tables,
+            head,
+            (word >> 8) as u32,
+            (word >> 40) as u16,
+        ),
         next::FIRST => {
-            let word = tables.any(packet, head);
-            tables.record(head, word);
-            word
+            let decision = steer_any(packet, tables, head);
+            tables.record((word >> 8) as u32, decision.pack());
+            decision
         }
-        _ => word,
+        _ => Decision::unpack(word),
     }
 }
 
 /// The lowest byte of [`follow`]'s word, if it is no verdict.
 mod next {
-    /// [`crate::steer::send`], with the service in bits 8-39 and the backend in 40-55.
+    /// [`crate::steer::deliver`], with the service in bits 8-39 and the backend in 40-55.
     pub(super) const SEND: u64 = 0xfe;
-    /// It is a first fragment: [`crate::general::any`], then [`super::record`].
+    /// It is a first fragment: [`crate::steer::steer_any`], then [`super::record`] with what is in
+    /// bits 8-39.
     pub(super) const FIRST: u64 = 0xff;
 }
 
@@ -93,25 +100,47 @@ fn decide<P: Packet, T: Parts>(packet: &mut P, tables: &T, head: &Head) -> Resul
     match header(head.protocol()) {
         // Large echo requests, wrapped packets.
         0 => {
-            let decision = Decision::new(Verdict::NoService);
-            keep(tables, control, head, decision);
-            Ok(decision.pack())
+            let decision = Decision::new(Verdict::NoService).pack();
+            record(tables, reserve(tables, control, head), decision);
+            Ok(decision)
         }
         needed if payload < needed => Err(Verdict::TinyFragment),
-        _ => Ok(next::FIRST),
+        _ => Ok(next::FIRST | (reserve(tables, control, head) as u64) << 8),
     }
 }
 
-/// Records where a first fragment went: a [`Decision::pack`]ed word.
+/// [`reserve`]: there is no place.
+const NOWHERE: u32 = u32::MAX;
+
+/// Records where a first fragment went, a [`Decision::pack`]ed word, in its place.
 #[inline(always)]
-pub fn record<T: Parts>(tables: &T, head: &Head, decision: u64) -> u64 {
+pub fn record<T: Tables>(tables: &T, place: u32, decision: u64) -> u64 {
     let decision = Decision::unpack(decision);
-    if matches!(decision.verdict.fate(), Fate::Pass | Fate::Out)
-        && let Some(control) = tables.control()
-    {
-        keep(tables, control, head, decision);
+    let Some(set) = tables.fragments(place / FRAGMENT_WAYS as u32) else {
+        return 0;
+    };
+    let entry = &set.0[place as usize % FRAGMENT_WAYS];
+    if place == NOWHERE {
+        return 0;
     }
-    0
+    if !matches!(decision.verdict.fate(), Fate::Pass | Fate::Out) {
+        entry.value.store(0);
+        return 0;
+    }
+    let generation = match usable(tables, decision.backend) {
+        Some((_, state)) => state.generation,
+        None => 0,
+    };
+    let value = Followed {
+        backend: decision.backend,
+        generation,
+        service: decision.service,
+        verdict: decision.verdict,
+        seen: flow::seen(tables.jiffies()),
+    };
+    entry.value.store(value.pack());
+    tables.event(Event::FragmentRecorded);
+    1
 }
 
 /// How many bytes of its packet a fragment has, if it is for this host.
@@ -184,47 +213,25 @@ const fn header(protocol: u8) -> usize {
     }
 }
 
+/// Takes a place for a first fragment, before it goes on its way: behind that it would not say any
+/// more which one it was.
 #[inline(always)]
-fn keep<T: Parts>(tables: &T, control: &Control, head: &Head, decision: Decision) {
-    let generation = match usable(tables, decision.backend) {
-        Some((_, state)) => state.generation,
-        None => 0,
-    };
-    let place = match decision.verdict {
-        Verdict::Nat => session::find(
-            tables,
-            control,
-            head.family,
-            head.source,
-            head.source_port,
-            decision.service,
-        ),
-        Verdict::NatReturn => address::role(tables, control, head.destination)
-            .nat()
-            .map(|number| session::place(number, head.destination_port())),
-        _ => None,
-    }
-    .unwrap_or(0);
+fn reserve<T: Tables>(tables: &T, control: &Control, head: &Head) -> u32 {
     let now = flow::seen(tables.jiffies());
-    let value = Followed {
-        backend: decision.backend,
-        generation,
-        service: decision.service,
-        verdict: decision.verdict,
-        seen: now,
-    };
     let key = key(head);
-    let Some(set) = tables.fragments(set(control, head)) else {
-        return;
+    let number = set(control, head);
+    let Some(set) = tables.fragments(number) else {
+        return NOWHERE;
     };
-    let entry = match find(&set.0, head, key) {
-        Some(entry) => entry,
+    let way = match find(&set.0, head, key) {
+        Some(way) => way,
         None => oldest(&set.0, now),
     };
+    let entry = &set.0[way as usize % FRAGMENT_WAYS];
     let before = entry.value.load();
     // Another CPU took it: the packet goes unrecorded, as if it had been pushed out at once.
     if before == CLAIMED || entry.value.compare_exchange(before, CLAIMED) != before {
-        return;
+        return NOWHERE;
     }
     let evicts = before != 0 && !is(entry, head, key) && {
         let family = match entry.identity.load() as u8 {
@@ -238,12 +245,12 @@ fn keep<T: Parts>(tables: &T, control: &Control, head: &Head, decision: Decision
     entry.destination[0].store(head.destination[0]);
     entry.destination[1].store(head.destination[1]);
     entry.identity.store(key);
-    entry.translation.store(place as u64);
-    entry.value.store(value.pack());
-    tables.event(Event::FragmentRecorded);
+    let ports = head.source_port as u64 | (head.destination_port() as u64) << 16;
+    entry.ports.store(ports);
     if evicts {
         tables.event(Event::FragmentEvicted);
     }
+    number * FRAGMENT_WAYS as u32 + way
 }
 
 /// A later fragment goes where the first one went.
@@ -261,9 +268,10 @@ fn later<P: Packet, T: Parts>(
     let early = Verdict::EarlyFragment;
     let key = key(head);
     let set = tables.fragments(set(control, head)).ok_or(early)?;
-    let entry = find(&set.0, head, key).ok_or(early)?;
+    let way = find(&set.0, head, key).ok_or(early)?;
+    let entry = &set.0[way as usize % FRAGMENT_WAYS];
     let value = entry.value.load();
-    let place = entry.translation.load() as u32;
+    let ports = entry.ports.load();
     if value == 0 || value == CLAIMED || !is(entry, head, key) {
         return Err(early);
     }
@@ -283,12 +291,25 @@ fn later<P: Packet, T: Parts>(
                 return Err(early);
             }
             if is_translated {
-                translated(packet, tables, head, place, false)?
+                let place = session::find(
+                    tables,
+                    control,
+                    head.family,
+                    head.source,
+                    ports as u16,
+                    followed.service,
+                );
+                translated(packet, tables, head, place.ok_or(early)?, false)?
             } else {
                 next::SEND | (followed.service as u64) << 8 | (followed.backend as u64) << 40
             }
         }
-        Verdict::NatReturn => translated(packet, tables, head, place, true)?,
+        Verdict::NatReturn => {
+            let role = address::role(tables, control, head.destination);
+            let number = role.nat().ok_or(early)?;
+            let place = session::place(number, (ports >> 16) as u16);
+            translated(packet, tables, head, place, true)?
+        }
         verdict => Decision {
             service: followed.service,
             ..Decision::new(verdict)
@@ -338,17 +359,18 @@ fn set(control: &Control, head: &Head) -> u32 {
     )
 }
 
+/// The entry's way in the set.
 #[inline(always)]
-fn find<'s>(set: &'s [Fragment; FRAGMENT_WAYS], head: &Head, key: u64) -> Option<&'s Fragment> {
+fn find(set: &[Fragment; FRAGMENT_WAYS], head: &Head, key: u64) -> Option<u32> {
     let [a, b, c, d] = set;
     if is(a, head, key) {
-        Some(a)
+        Some(0)
     } else if is(b, head, key) {
-        Some(b)
+        Some(1)
     } else if is(c, head, key) {
-        Some(c)
+        Some(2)
     } else if is(d, head, key) {
-        Some(d)
+        Some(3)
     } else {
         None
     }
@@ -363,12 +385,12 @@ fn is(entry: &Fragment, head: &Head, key: u64) -> bool {
         && entry.destination[0].load() == head.destination[0]
 }
 
-/// A free entry, else the oldest.
+/// The way of a free entry, else of the oldest.
 #[inline(always)]
-fn oldest(set: &[Fragment; FRAGMENT_WAYS], now: u32) -> &Fragment {
+fn oldest(set: &[Fragment; FRAGMENT_WAYS], now: u32) -> u32 {
     let [a, b, c, d] = set;
-    let ab = older((a, age(a, now)), (b, age(b, now)));
-    let cd = older((c, age(c, now)), (d, age(d, now)));
+    let ab = older((0, age(a, now)), (1, age(b, now)));
+    let cd = older((2, age(c, now)), (3, age(d, now)));
     older(ab, cd).0
 }
 

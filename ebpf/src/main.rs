@@ -39,10 +39,10 @@ use steerd_ebpf::{
     flow::{Set4, Set6},
     fragment, general, icmp, nat,
     packet::{Packet, Word},
-    parse::Head,
+    parse::{Family, Head},
     parts::Parts,
     rewrite,
-    steer::{self, Decision, Tables, run},
+    steer::{Decision, Tables, run},
     tunnel,
     verdict::{Fate, Verdict},
 };
@@ -140,24 +140,33 @@ pub(crate) fn steerd(ctx: XdpContext) -> u32 {
 macro_rules! parts {
     ($($name:ident = $path:path, $symbol:ident ($($arg:ident: $kind:ty),*);)*) => {
         $(
-            // The verifier looks at a global function for itself: its BTF says what the arguments
-            // are, and that a head is so much readable memory.
+            // Its BTF tells the verifier what the arguments are.
             #[unsafe(no_mangle)]
             #[inline(never)]
-            pub(crate) extern "C" fn $symbol(ctx: *mut xdp_md, head: *const Head $(, $arg: $kind)*) -> u64 {
+            pub(crate) extern "C" fn $symbol(ctx: *mut xdp_md, head: u64 $(, $arg: $kind)*) -> u64 {
                 let ctx = XdpContext::new(ctx);
-                // SAFETY: the verifier calls such a function with memory of that size or none.
-                let Some(head) = (unsafe { head.as_ref() }) else {
-                    return 0;
-                };
-                $path(&mut Frame::new(&ctx), &Maps, head $(, $arg as _)*)
+                let mut frame = Frame::new(&ctx);
+                match Head::unpack(&frame, head) {
+                    Some(head) => $path(&mut frame, &Maps, &head $(, $arg as _)*),
+                    None => Verdict::Truncated as u64,
+                }
             }
         )*
 
         impl Parts for Maps {
             #[inline(always)]
-            fn general<P: Packet>(&self, packet: &mut P, head: &mut Head) -> u64 {
-                steerd_general(packet.context().cast(), head)
+            fn general<P: Packet>(&self, packet: &mut P) -> u64 {
+                steerd_general(packet.context().cast())
+            }
+
+            #[inline(always)]
+            fn wrap4<P: Packet>(&self, packet: &mut P, hash: u64, backend: u16) -> u64 {
+                steerd_wrap4(packet.context().cast(), hash, backend)
+            }
+
+            #[inline(always)]
+            fn wrap6<P: Packet>(&self, packet: &mut P, hash: u64, backend: u16) -> u64 {
+                steerd_wrap6(packet.context().cast(), hash, backend)
             }
 
             #[inline(always)]
@@ -166,13 +175,13 @@ macro_rules! parts {
             }
 
             #[inline(always)]
-            fn record(&self, head: &Head, decision: u64) -> u64 {
-                steerd_record(head, decision)
+            fn record(&self, place: u32, decision: u64) -> u64 {
+                steerd_record(place, decision)
             }
 
             $(
                 #[inline(always)]
-                fn $name<P: Packet>(&self, packet: &mut P, head: &Head $(, $arg: $kind)*) -> u64 {
+                fn $name<P: Packet>(&self, packet: &mut P, head: u64 $(, $arg: $kind)*) -> u64 {
                     $symbol(packet.context().cast(), head $(, $arg)*)
                 }
             )*
@@ -181,30 +190,40 @@ macro_rules! parts {
 }
 
 parts! {
-    any = general::any, steerd_any();
+    look_up = general::look_up, steerd_look_up();
+    forward = general::forward, steerd_forward(backend: u16);
     arrive = arrive::arrive, steerd_arrive(slot: u32);
     address = address::transport, steerd_address();
     wrap = tunnel::wrap, steerd_wrap(backend: u16);
     unwrap = tunnel::unwrap, steerd_unwrap();
     too_big = tunnel::too_big, steerd_too_big(mtu: u16);
-    translate = nat::translate, steerd_translate(backend: u16);
+    translate = nat::translate, steerd_translate(backend: u16, place: u32);
     open = nat::open, steerd_open(backend: u16);
     answer = nat::answer, steerd_answer(address: u32);
     message = icmp::message, steerd_message();
-    send = steer::send, steerd_send(service: u32, backend: u16);
     retell = icmp::retell, steerd_retell(place: u32, homeward: u32);
     follow = fragment::follow, steerd_follow();
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn steerd_general(ctx: *mut xdp_md, head: *mut Head) -> u64 {
+pub(crate) extern "C" fn steerd_general(ctx: *mut xdp_md) -> u64 {
     let ctx = XdpContext::new(ctx);
-    // SAFETY: as in `parts`.
-    let Some(head) = (unsafe { head.as_mut() }) else {
-        return 0;
-    };
-    general::general(&mut Frame::new(&ctx), &Maps, head)
+    general::general(&mut Frame::new(&ctx), &Maps)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn steerd_wrap4(ctx: *mut xdp_md, hash: u64, backend: u16) -> u64 {
+    let ctx = XdpContext::new(ctx);
+    tunnel::plain::wrap(&mut Frame::new(&ctx), &Maps, Family::V4, hash, backend)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn steerd_wrap6(ctx: *mut xdp_md, hash: u64, backend: u16) -> u64 {
+    let ctx = XdpContext::new(ctx);
+    tunnel::plain::wrap(&mut Frame::new(&ctx), &Maps, Family::V6, hash, backend)
 }
 
 #[unsafe(no_mangle)]
@@ -216,12 +235,8 @@ pub(crate) extern "C" fn steerd_retag(ctx: *mut xdp_md, l3: u64, to: u64, from: 
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn steerd_record(head: *const Head, decision: u64) -> u64 {
-    // SAFETY: as in `parts`.
-    match unsafe { head.as_ref() } {
-        Some(head) => fragment::record(&Maps, head, decision),
-        None => 0,
-    }
+pub(crate) extern "C" fn steerd_record(place: u32, decision: u64) -> u64 {
+    fragment::record(&Maps, place, decision)
 }
 
 #[inline(always)]

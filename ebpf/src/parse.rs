@@ -6,6 +6,7 @@
 
 use crate::{
     abi::{Service, mapped},
+    hash,
     packet::Packet,
     repeat::{Step, repeat},
     verdict::Verdict,
@@ -99,7 +100,6 @@ impl Signal {
 }
 
 /// The headers of a packet, and where they are.
-#[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
     /// See [`Head::l3`].
@@ -121,26 +121,13 @@ pub struct Head {
     pub family: Family,
     /// What it does to its flow.
     pub signal: Signal,
+    /// Whether the ports were read.
+    pub ports: bool,
+    /// Where IPv6's fragment header is; 0: there is none.
+    pub fragment: u16,
 }
 
 impl Head {
-    /// Nothing is known yet.
-    pub const EMPTY: Self = Self {
-        l3: 14,
-        l4: 14,
-        source: [0; 2],
-        destination: [0; 2],
-        port_proto: 0,
-        part: Part {
-            identification: 0,
-            offset: 0,
-            more: 0,
-        },
-        source_port: 0,
-        family: Family::V4,
-        signal: Signal(0),
-    };
-
     /// The protocol number.
     #[must_use]
     #[inline(always)]
@@ -153,6 +140,84 @@ impl Head {
     #[inline(always)]
     pub const fn destination_port(&self) -> u16 {
         self.port_proto as u16
+    }
+
+    /// Where the headers are, in one word: from it and the packet [`Head::unpack`] makes the head
+    /// again. Bits: 0-7 the network header's place, 8-23 the transport header's, 24-31 protocol,
+    /// 32-47 the fragment header's place, 48 family, 49 whether there are ports. The upper byte is
+    /// free.
+    #[must_use]
+    #[inline(always)]
+    pub const fn pack(&self) -> u64 {
+        self.l3 as u64
+            | (self.l4 as u64) << 8
+            | (self.protocol() as u64) << 24
+            | (self.fragment as u64) << 32
+            | (self.family as u64) << 48
+            | (self.ports as u64) << 49
+    }
+
+    /// Reads the head of a packet that was read before; `None` if it ended before that: never, but
+    /// the verifier asks.
+    #[inline(always)]
+    pub fn unpack<P: Packet>(packet: &P, word: u64) -> Option<Self> {
+        let is_ipv6 = word & 1 << 48 != 0;
+        let mut head = Self {
+            l3: word as u32 & 31,
+            l4: (word >> 8) as u32 & (2 * MAX_L4 as u32 - 1),
+            source: [0; 2],
+            destination: [0; 2],
+            port_proto: Service::key(0, (word >> 24) as u8),
+            part: Part::default(),
+            source_port: 0,
+            family: if is_ipv6 { Family::V6 } else { Family::V4 },
+            signal: Signal(0),
+            ports: word & 1 << 49 != 0,
+            fragment: (word >> 32) as u16 & (2 * MAX_L4 as u16 - 1),
+        };
+        let l3 = head.l3();
+        if head.ports {
+            transport(packet, &mut head)?;
+        }
+        match head.family {
+            Family::V4 => {
+                head.destination = mapped(packet.load(l3 + 16)?);
+                head.source = mapped(packet.load(l3 + 12)?);
+                head.part = part4(packet.load(l3 + 4)?);
+            }
+            Family::V6 => {
+                if head.fragment != 0 {
+                    head.part = part6(packet.load(head.fragment as usize)?);
+                }
+                let to1 = packet.load(l3 + 32)?;
+                head.destination = [packet.load(l3 + 24)?, to1];
+                let from1 = packet.load(l3 + 16)?;
+                head.source = [packet.load(l3 + 8)?, from1];
+            }
+        }
+        Some(head)
+    }
+
+    /// The hash of its flow.
+    #[must_use]
+    #[inline(always)]
+    pub const fn flow_hash(&self, seed: u64) -> u64 {
+        match self.family {
+            Family::V4 => hash::flow4(
+                self.source4(),
+                self.source_port,
+                (self.destination[1] >> 32) as u32,
+                self.port_proto,
+                seed,
+            ),
+            Family::V6 => hash::flow6(
+                self.source,
+                self.source_port,
+                self.destination,
+                self.port_proto,
+                seed,
+            ),
+        }
     }
 
     /// The IPv4 source address, as read.
@@ -199,6 +264,28 @@ impl Part {
     #[inline(always)]
     pub const fn is_whole(self) -> bool {
         self.offset == 0 && self.more == 0
+    }
+}
+
+/// The part that the second word of an IPv4 header says (RFC 791 3.1).
+#[inline(always)]
+const fn part4(word: u32) -> Part {
+    let place = u16::from_be((word >> 16) as u16);
+    Part {
+        identification: word as u16 as u32,
+        offset: place & 0x1fff,
+        more: (place >> 13) & 1,
+    }
+}
+
+/// The part that an IPv6 fragment header says (RFC 8200 4.5).
+#[inline(always)]
+const fn part6(word: u64) -> Part {
+    let place = u16::from_be((word >> 16) as u16);
+    Part {
+        identification: (word >> 32) as u32,
+        offset: place >> 3,
+        more: place & 1,
     }
 }
 
@@ -259,6 +346,8 @@ pub fn plain4<P: Packet>(packet: &P, wanted: impl Fn([u64; 2]) -> bool) -> Plain
         port_proto: Service::key((to >> 48) as u16, protocol),
         signal: Signal(flags),
         part: Part::default(),
+        ports: true,
+        fragment: 0,
     })
 }
 
@@ -280,7 +369,7 @@ pub fn plain6<P: Packet>(packet: &P, wanted: impl Fn([u64; 2]) -> bool) -> Plain
         return Plain::Other;
     };
     let destination = [to0, to1];
-    if !wanted(destination) {
+    if !wanted(destination) || is_mapped(destination) {
         return Plain::NotWanted;
     }
     let protocol = (first >> 48) as u8;
@@ -302,20 +391,18 @@ pub fn plain6<P: Packet>(packet: &P, wanted: impl Fn([u64; 2]) -> bool) -> Plain
         port_proto: Service::key((ports >> 16) as u16, protocol),
         signal: Signal(flags),
         part: Part::default(),
+        ports: true,
+        fragment: 0,
     })
 }
 
-/// Reads the Ethernet and network headers of any packet into `head`, if its destination is `wanted`.
+/// Reads the Ethernet and network headers of any packet if its destination is `wanted`.
 ///
 /// # Errors
 ///
 /// The verdict on a packet that cannot be steered, or is not wanted.
 #[inline(always)]
-pub fn network<P: Packet>(
-    packet: &P,
-    head: &mut Head,
-    wanted: impl Fn([u64; 2]) -> bool,
-) -> Result<(), Verdict> {
+pub fn network<P: Packet>(packet: &P, wanted: impl Fn([u64; 2]) -> bool) -> Result<Head, Verdict> {
     let mut l3 = 14;
     let mut kind: u16 = packet.load(12).ok_or(Verdict::Truncated)?;
     if kind == ethertype::VLAN || kind == ethertype::QINQ {
@@ -327,8 +414,8 @@ pub fn network<P: Packet>(
         }
     }
     match kind {
-        ethertype::IPV4 => ipv4(packet, head, l3, wanted),
-        ethertype::IPV6 => ipv6(packet, head, l3, wanted),
+        ethertype::IPV4 => ipv4(packet, l3, wanted),
+        ethertype::IPV6 => ipv6(packet, l3, wanted),
         _ => Err(Verdict::NotIp),
     }
 }
@@ -336,10 +423,9 @@ pub fn network<P: Packet>(
 #[inline(always)]
 fn ipv4<P: Packet>(
     packet: &P,
-    head: &mut Head,
     l3: usize,
     wanted: impl Fn([u64; 2]) -> bool,
-) -> Result<(), Verdict> {
+) -> Result<Head, Verdict> {
     let to: u32 = packet.load(l3 + 16).ok_or(Verdict::Truncated)?;
     let destination = mapped(to);
     if !wanted(destination) {
@@ -351,12 +437,11 @@ fn ipv4<P: Packet>(
     if first & 0xf0 != 0x40 || words < 5 {
         return Err(Verdict::BadHeader);
     }
-    let part = u16::from_be((first >> 48) as u16);
     if words > 5 && source_routed(packet, l3 + 20, l3 + 4 * words)? {
         return Err(Verdict::SourceRoute);
     }
     let protocol = packet.load(l3 + 9).ok_or(Verdict::Truncated)?;
-    *head = Head {
+    Ok(Head {
         family: Family::V4,
         l3: l3 as u32,
         l4: (l3 + 4 * words) as u32,
@@ -365,13 +450,17 @@ fn ipv4<P: Packet>(
         port_proto: Service::key(0, protocol),
         source_port: 0,
         signal: Signal(0),
-        part: Part {
-            identification: (first >> 32) as u16 as u32,
-            offset: part & 0x1fff,
-            more: (part >> 13) & 1,
-        },
-    };
-    Ok(())
+        part: part4((first >> 32) as u32),
+        ports: false,
+        fragment: 0,
+    })
+}
+
+/// Whether an IPv6 packet is to an IPv4 address in the form that the tables have them in. That form
+/// is not for the wire (RFC 4291 section 2.5.5.2), so no service is meant.
+#[inline(always)]
+const fn is_mapped(address: [u64; 2]) -> bool {
+    address[0] == 0 && address[1] as u32 == mapped(0)[1] as u32
 }
 
 /// Whether IPv4 options have one for a loose or strict source route (RFC 791 3.1). They are from
@@ -437,14 +526,13 @@ impl<P: Packet> Step for Options<'_, P> {
 #[inline(always)]
 fn ipv6<P: Packet>(
     packet: &P,
-    head: &mut Head,
     l3: usize,
     wanted: impl Fn([u64; 2]) -> bool,
-) -> Result<(), Verdict> {
+) -> Result<Head, Verdict> {
     let to1: u64 = packet.load(l3 + 32).ok_or(Verdict::Truncated)?;
     let to0: u64 = packet.load(l3 + 24).ok_or(Verdict::Truncated)?;
     let destination = [to0, to1];
-    if !wanted(destination) {
+    if !wanted(destination) || is_mapped(destination) {
         return Err(Verdict::NotVip);
     }
     let from1: u64 = packet.load(l3 + 16).ok_or(Verdict::Truncated)?;
@@ -462,7 +550,8 @@ fn ipv6<P: Packet>(
         packet,
         at: l3 + 40,
         next,
-        fragment: Part::default(),
+        part: Part::default(),
+        fragment: 0,
         stuck: None,
         arrived: false,
     };
@@ -473,7 +562,7 @@ fn ipv6<P: Packet>(
     if !extensions.arrived || extensions.at > MAX_L4 {
         return Err(Verdict::ExtensionHeader);
     }
-    *head = Head {
+    Ok(Head {
         family: Family::V6,
         l3: l3 as u32,
         l4: extensions.at as u32,
@@ -482,9 +571,10 @@ fn ipv6<P: Packet>(
         port_proto: Service::key(0, extensions.next),
         source_port: 0,
         signal: Signal(0),
-        part: extensions.fragment,
-    };
-    Ok(())
+        part: extensions.part,
+        ports: false,
+        fragment: extensions.fragment as u16,
+    })
 }
 
 /// How many IPv6 extension headers are looked at.
@@ -495,7 +585,8 @@ struct Extensions<'p, P> {
     packet: &'p P,
     at: usize,
     next: u8,
-    fragment: Part,
+    part: Part,
+    fragment: usize,
     /// Why it cannot go on; `None`: it may, or is there.
     stuck: Option<Verdict>,
     arrived: bool,
@@ -518,14 +609,8 @@ impl<P: Packet> Extensions<'_, P> {
             protocol::ROUTING => Ok(Some(8 + 8 * units()? as usize)),
             protocol::AUTHENTICATION => Ok(Some(8 + 4 * units()? as usize)),
             protocol::FRAGMENT => {
-                let identification = packet.load(at + 4).ok_or(Verdict::Truncated)?;
-                let part: u16 = packet.load(at + 2).ok_or(Verdict::Truncated)?;
-                let part = u16::from_be(part);
-                self.fragment = Part {
-                    identification,
-                    offset: part >> 3,
-                    more: part & 1,
-                };
+                self.part = part6(packet.load(at).ok_or(Verdict::Truncated)?);
+                self.fragment = at;
                 Ok(Some(8))
             }
             other if protocol::OTHER_EXTENSIONS.contains(&other) => Err(Verdict::ExtensionHeader),
@@ -538,7 +623,7 @@ impl<P: Packet> Step for Extensions<'_, P> {
     #[inline(always)]
     fn step(&mut self) -> bool {
         // What follows in a later fragment is no header.
-        if self.fragment.offset != 0 {
+        if self.part.offset != 0 {
             self.arrived = true;
             return false;
         }
@@ -583,5 +668,6 @@ pub fn transport<P: Packet>(packet: &P, head: &mut Head) -> Option<()> {
     let ports: u32 = packet.load(head.l4())?;
     head.source_port = ports as u16;
     head.port_proto = Service::key((ports >> 16) as u16, head.protocol());
+    head.ports = true;
     Some(())
 }

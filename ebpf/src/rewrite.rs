@@ -1,7 +1,7 @@
 //! What forwarding changes in a packet: hops, MACs, VLAN tag.
 
 use crate::{
-    abi::MAC_MASK,
+    abi::{Backend, BackendState, MAC_MASK},
     packet::Packet,
     parse::{Family, Head, ethertype},
     parts::Parts,
@@ -30,8 +30,8 @@ impl Stuck {
     }
 }
 
-/// Makes the packet one for `destination`, one hop older, in a frame from `source`: a MAC, and
-/// above it the VLAN tag that it must carry.
+/// Makes the packet one for a backend of mode dsr: one hop older, in a frame with its MACs and the
+/// VLAN tag that it must carry.
 ///
 /// The hop is what ends a loop between two nodes that both think they are master.
 ///
@@ -43,9 +43,10 @@ pub fn forward<P: Packet, T: Parts>(
     packet: &mut P,
     tables: &T,
     head: &Head,
-    destination: u64,
-    source: u64,
+    backend: &Backend,
+    state: BackendState,
 ) -> Result<(), Stuck> {
+    let (destination, source) = (state.mac, backend.source.load());
     age(packet, head.family, head.l3())?;
     if head.l3() == 14 && source >> 48 == 0 {
         set_macs(packet, destination, source).ok_or(Stuck::Truncated)

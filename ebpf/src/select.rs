@@ -1,7 +1,7 @@
 //! The backend of a new flow.
 
 use crate::{
-    abi::{RING_LINE, RingLine, Scheduler, Service},
+    abi::{RING_LINE, Scheduler, Service},
     event::Event,
     hash,
     packet::Packet,
@@ -12,7 +12,7 @@ use crate::{
 
 /// The scheduler's choice; 0: none.
 #[inline(always)]
-pub fn choose<T: Tables>(tables: &T, service: &Service, head: &Head) -> u16 {
+pub fn choose<T: Tables>(tables: &T, service: &Service, client: [u64; 2], client_port: u16) -> u16 {
     let (first, slots) = service.ring();
     if slots == 0 {
         return 0;
@@ -21,14 +21,17 @@ pub fn choose<T: Tables>(tables: &T, service: &Service, head: &Head) -> u16 {
     match policy.scheduler() {
         Scheduler::Hash => {
             let affinity = policy.affinity();
-            let hash = hash::ring(head.source, head.source_port, service.salt, affinity);
+            let hash = hash::ring(client, client_port, service.salt, affinity);
             at(tables, first, hash::reduce(hash, slots))
         }
         Scheduler::Sequence => {
             let turn = service.cursor.fetch_add(1);
             at(tables, first, (turn % slots as u64) as u32)
         }
-        Scheduler::LeastConnections => least(tables, first, slots, head),
+        Scheduler::LeastConnections => {
+            let hash = hash::client(client, client_port);
+            least(tables, first, slots, hash::reduce(hash, slots))
+        }
     }
 }
 
@@ -40,39 +43,32 @@ fn at<T: Tables>(tables: &T, first: u32, slot: u32) -> u16 {
     }
 }
 
-/// The backend with the fewest connections for its weight, of all where they fit in one line, else
-/// of a line that the client picks: the cost does not grow with their number.
-///
-/// Of equals the first one, counted from a place that the client picks, so that an idle service
-/// spreads its flows too.
+/// How many backends are compared: the cost does not grow with their number.
+const COMPARED: u32 = 32;
+
+/// The backend with the fewest connections for its weight: of all where they are not more than
+/// [`COMPARED`], else of as many in a row from a place that the client picks. Of equals the first, so
+/// that an idle service spreads its flows too.
 #[inline(always)]
-fn least<T: Tables>(tables: &T, first: u32, slots: u32, head: &Head) -> u16 {
-    let hash = hash::client(head.source, head.source_port);
-    let lines = slots.div_ceil(RING_LINE);
-    let picked = hash::reduce(hash, lines);
-    let Some(line) = tables.ring_line(first + picked) else {
-        return 0;
-    };
-    let rest = slots - picked * RING_LINE;
-    let filled = if rest < RING_LINE { rest } else { RING_LINE };
+fn least<T: Tables>(tables: &T, first: u32, slots: u32, start: u32) -> u16 {
     let mut search = Search {
         tables,
-        line,
-        filled,
-        slot: hash::reduce(hash << 32, filled),
+        first,
+        slots,
+        slot: start,
         best: 0,
         // Nothing is worse than no weight.
         best_load: 1,
         best_weight: 0,
     };
-    repeat(filled, &mut search);
+    repeat(if slots < COMPARED { slots } else { COMPARED }, &mut search);
     search.best
 }
 
 struct Search<'t, T> {
     tables: &'t T,
-    line: &'t RingLine,
-    filled: u32,
+    first: u32,
+    slots: u32,
     slot: u32,
     best: u16,
     best_load: u64,
@@ -82,9 +78,9 @@ struct Search<'t, T> {
 impl<T: Tables> Step for Search<'_, T> {
     #[inline(always)]
     fn step(&mut self) -> bool {
-        let id = self.line.backends[(self.slot % RING_LINE) as usize];
+        let id = at(self.tables, self.first, self.slot);
         self.slot += 1;
-        if self.slot >= self.filled {
+        if self.slot >= self.slots {
             self.slot = 0;
         }
         let Some(load) = self.tables.load(id) else {

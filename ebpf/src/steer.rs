@@ -28,6 +28,7 @@ use crate::{
     parts::Parts,
     rewrite,
     shared::Shared,
+    tunnel::plain,
     verdict::Verdict,
 };
 
@@ -141,15 +142,14 @@ pub fn run<P: Packet, T: Parts>(packet: &mut P, tables: &T) -> Decision {
         ethertype::VLAN | ethertype::QINQ => {}
         _ => return Decision::new(Verdict::NotIp),
     }
-    let mut head = Head::EMPTY;
-    let found = tables.general(packet, &mut head);
-    Decision::unpack(match found & 0xff {
-        next::STEER => tables.any(packet, &head),
-        next::MESSAGE => icmp::icmp(packet, tables, &head),
-        next::PART => fragment::fragment(packet, tables, &head),
-        next::UNWRAP => tables.unwrap(packet, &head),
-        _ => return Decision::new(Verdict::unpack(found >> 8)),
-    })
+    let found = tables.general(packet);
+    match found & 0xff << 56 {
+        next::STEER => steer_any(packet, tables, found),
+        next::MESSAGE => icmp::icmp(packet, tables, found),
+        next::PART => fragment::fragment(packet, tables, found),
+        next::UNWRAP => Decision::unpack(tables.unwrap(packet, found)),
+        _ => Decision::new(Verdict::unpack(found)),
+    }
 }
 
 /// Whether an address may be ours. Most are not, so this comes first and costs little.
@@ -160,58 +160,88 @@ pub fn is_ours(control: &Control, addr: [u64; 2]) -> bool {
     control.filter[word].load() & bit != 0
 }
 
-/// Decides about a TCP or UDP packet to an address of ours.
+/// Decides about a plain packet to an address of ours.
 #[inline(always)]
-pub fn steer<P: Packet, T: Parts>(
+fn steer<P: Packet, T: Parts>(
     packet: &mut P,
     tables: &T,
     control: &Control,
     head: &Head,
 ) -> Decision {
-    let Some((slot, service)) = find(tables, control, head.destination, head.port_proto) else {
-        return Decision::unpack(tables.address(packet, head));
-    };
-    let mut decision = Decision {
-        service: service.id,
-        ..Decision::new(Verdict::BadBackend)
-    };
-    match arrival(packet, tables, control) {
-        Arrival::Ours => {}
-        Arrival::Other => {
-            decision.verdict = Verdict::OtherHost;
-            return decision;
-        }
-        Arrival::FromPeer => {
-            decision.verdict = Verdict::Delivered;
-            return decision;
-        }
-    }
-    let (id, backend, state) = match known(tables, control, service, head) {
-        Some(known) => known,
-        None => {
-            let (id, refusal) = arrive::unpack(tables.arrive(packet, head, slot));
-            decision.backend = id;
-            if let Some(verdict) = refusal {
-                decision.verdict = verdict;
-                return decision;
-            }
-            let Some((backend, state)) = usable(tables, id) else {
-                return decision;
+    let (service, slot) = match look_up(packet, tables, control, head) {
+        Found::Known(service, id, backend, state) => {
+            let verdict = match state.mode {
+                Mode::Local => Verdict::Local,
+                Mode::Dsr => match rewrite::forward(packet, tables, head, backend, state) {
+                    Ok(()) => Verdict::Dsr,
+                    Err(stuck) => stuck.verdict(),
+                },
+                Mode::Ipip | Mode::Gue => {
+                    let hash = head.flow_hash(control.flow_seed.load());
+                    let wrapped = match head.family {
+                        Family::V4 => tables.wrap4(packet, hash, id),
+                        Family::V6 => tables.wrap6(packet, hash, id),
+                    };
+                    Verdict::unpack(match wrapped {
+                        plain::OTHER => tables.wrap(packet, head.pack(), id),
+                        verdict => verdict,
+                    })
+                }
+                Mode::Nat => nat::deliver(packet, tables, head.pack(), id),
             };
-            (id, backend, state)
+            return Decision {
+                verdict,
+                service,
+                backend: id,
+                ifindex: backend.ifindex,
+            };
         }
+        Found::New(service, slot) => (service, slot),
+        Found::Not(service, verdict) => {
+            return Decision {
+                service,
+                ..Decision::new(verdict)
+            };
+        }
+        Found::NoService => return Decision::unpack(tables.address(packet, head.pack())),
     };
-    decision.backend = id;
-    decision.ifindex = backend.ifindex;
-    decision.verdict = deliver(packet, tables, head, id, backend, state);
-    decision
+    arrive_and_deliver(packet, tables, head.pack(), service, slot)
 }
 
-/// A backend in use.
+/// Decides about any TCP or UDP packet to an address of ours: its head as one word.
 #[inline(always)]
-pub fn usable<T: Tables>(tables: &T, id: u16) -> Option<(&Backend, BackendState)> {
-    let backend = tables.backend(id)?;
-    Some((backend, BackendState::unpack(backend.state.load())?))
+pub fn steer_any<P: Packet, T: Parts>(packet: &mut P, tables: &T, head: u64) -> Decision {
+    let found = tables.look_up(packet, head);
+    let (service, value) = ((found >> 40) as u32 & 0xfff, found as u32);
+    match found >> 56 {
+        Found::KNOWN => deliver(packet, tables, head, service, value as u16),
+        Found::NEW => arrive_and_deliver(packet, tables, head, service, value),
+        Found::NOT => Decision {
+            service,
+            ..Decision::new(Verdict::unpack(found))
+        },
+        _ => Decision::unpack(tables.address(packet, head)),
+    }
+}
+
+#[inline(always)]
+fn arrive_and_deliver<P: Packet, T: Parts>(
+    packet: &mut P,
+    tables: &T,
+    head: u64,
+    service: u32,
+    slot: u32,
+) -> Decision {
+    let (id, refusal) = arrive::unpack(tables.arrive(packet, head, slot));
+    match refusal {
+        Some(verdict) => Decision {
+            verdict,
+            service,
+            backend: id,
+            ifindex: 0,
+        },
+        None => deliver(packet, tables, head, service, id),
+    }
 }
 
 /// Makes the packet one for its backend.
@@ -219,43 +249,89 @@ pub fn usable<T: Tables>(tables: &T, id: u16) -> Option<(&Backend, BackendState)
 pub fn deliver<P: Packet, T: Parts>(
     packet: &mut P,
     tables: &T,
-    head: &Head,
-    id: u16,
-    backend: &Backend,
-    state: BackendState,
-) -> Verdict {
-    match state.mode {
-        Mode::Local => Verdict::Local,
-        Mode::Dsr => match rewrite::forward(packet, tables, head, state.mac, backend.source.load())
-        {
-            Ok(()) => Verdict::Dsr,
-            Err(stuck) => stuck.verdict(),
-        },
-        Mode::Ipip | Mode::Gue => Verdict::unpack(tables.wrap(packet, head, id)),
-        Mode::Nat => nat::deliver(packet, tables, head, id),
-    }
-}
-
-/// [`deliver`], for a packet whose backend was found otherwise than here. The word is a
-/// [`Decision::pack`]ed one.
-#[inline(always)]
-pub fn send<P: Packet, T: Parts>(
-    packet: &mut P,
-    tables: &T,
-    head: &Head,
+    head: u64,
     service: u32,
     id: u16,
-) -> u64 {
+) -> Decision {
     let mut decision = Decision {
         service,
         backend: id,
         ..Decision::new(Verdict::BadBackend)
     };
-    if let Some((backend, state)) = usable(tables, id) {
-        decision.ifindex = backend.ifindex;
-        decision.verdict = deliver(packet, tables, head, id, backend, state);
+    let Some((backend, state)) = usable(tables, id) else {
+        return decision;
+    };
+    decision.ifindex = backend.ifindex;
+    decision.verdict = match state.mode {
+        Mode::Local => Verdict::Local,
+        Mode::Dsr => Verdict::unpack(tables.forward(packet, head, id)),
+        Mode::Ipip | Mode::Gue => Verdict::unpack(tables.wrap(packet, head, id)),
+        Mode::Nat => nat::deliver(packet, tables, head, id),
+    };
+    decision
+}
+
+/// What is known of a packet to an address of ours.
+pub enum Found<'t> {
+    /// Its flow is known, and its backend may keep it: the service's id, the backend's, and itself.
+    Known(u32, u16, &'t Backend, BackendState),
+    /// It may be the first of a flow: the service's id and its entry's slot.
+    New(u32, u32),
+    /// It is for a service, but not to be steered.
+    Not(u32, Verdict),
+    /// It is for no service.
+    NoService,
+}
+
+impl Found<'_> {
+    const KNOWN: u64 = 1;
+    const NEW: u64 = 2;
+    const NOT: u64 = 3;
+
+    /// As one word: the kind in the upper byte, the service in bits 40 to 51, and below a backend's
+    /// id, a slot or a verdict.
+    #[must_use]
+    #[inline(always)]
+    pub fn pack(&self) -> u64 {
+        let word = |kind: u64, service: u32, value: u32| {
+            kind << 56 | (service as u64 & 0xfff) << 40 | value as u64
+        };
+        match *self {
+            Self::Known(service, id, ..) => word(Self::KNOWN, service, id as u32),
+            Self::New(service, slot) => word(Self::NEW, service, slot),
+            Self::Not(service, verdict) => word(Self::NOT, service, verdict as u32),
+            Self::NoService => 0,
+        }
     }
-    decision.pack()
+}
+
+/// Looks up a packet's service and flow.
+#[inline(always)]
+pub fn look_up<'t, P: Packet, T: Tables>(
+    packet: &P,
+    tables: &'t T,
+    control: &Control,
+    head: &Head,
+) -> Found<'t> {
+    let Some((slot, service)) = find(tables, control, head.destination, head.port_proto) else {
+        return Found::NoService;
+    };
+    match arrival(packet, tables, control) {
+        Arrival::Ours => {}
+        Arrival::Other => return Found::Not(service.id, Verdict::OtherHost),
+        Arrival::FromPeer => return Found::Not(service.id, Verdict::Delivered),
+    }
+    match known(tables, control, service, head) {
+        Some((id, backend, state)) => Found::Known(service.id, id, backend, state),
+        None => Found::New(service.id, slot),
+    }
+}
+
+/// A backend in use.
+#[inline(always)]
+pub fn usable<T: Tables>(tables: &T, id: u16) -> Option<(&Backend, BackendState)> {
+    let backend = tables.backend(id)?;
+    Some((backend, BackendState::unpack(backend.state.load())?))
 }
 
 /// The entry of a service, or of an address, in one of its two slots, and that slot.
@@ -330,20 +406,27 @@ fn known<'t, T: Tables>(
     service: &Service,
     head: &Head,
 ) -> Option<(u16, &'t Backend, BackendState)> {
-    if head.signal.opens() || service.policy().is_quic() {
-        return None;
-    }
-    let seed = control.flow_seed.load();
+    let hash = head.flow_hash(control.flow_seed.load());
+    let arrives = head.signal.opens() || service.policy().is_quic();
     match head.family {
         Family::V4 => {
             let key = Key4::new(head.source4(), head.source_port, service.id);
-            let hash = hash::flow4(key.0, seed);
-            known_in(tables, &tables.set4(hash)?.0, key, hash, head)
+            let set = &tables.set4(hash)?.0;
+            if arrives {
+                // It will be needed: its line is on its way while a call is prepared.
+                let _ = set[0].key.load();
+                return None;
+            }
+            known_in(tables, set, key, hash, head)
         }
         Family::V6 => {
             let key = Key6::new(head.source, head.source_port, service.id);
-            let hash = hash::flow6(key.0, seed);
-            known_in(tables, &tables.set6(hash)?.0, key, hash, head)
+            let set = &tables.set6(hash)?.0;
+            if arrives {
+                let _ = set[0].value.load();
+                return None;
+            }
+            known_in(tables, set, key, hash, head)
         }
     }
 }

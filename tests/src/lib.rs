@@ -17,7 +17,8 @@
 //!   [`watch`] and [`timeline`]: the story of it for a person; [`demo`]: all of it in one command.
 //!
 //! Beside the lab: [`site`], a single node in networks of every shape, with [`traffic`] in every mode;
-//! and two benchmarks, [`bench`](mod@bench): what a packet costs, and [`throughput`]: what a balancer carries.
+//! two benchmarks, [`bench`](mod@bench): what a packet costs, and [`throughput`]: what a balancer
+//! carries; and [`model`]: what the kernel program has to do.
 
 pub mod bench;
 pub mod clients;
@@ -28,6 +29,7 @@ pub mod error;
 pub mod game;
 pub mod lab;
 pub mod link;
+pub mod model;
 pub mod netns;
 pub mod node;
 pub mod players;

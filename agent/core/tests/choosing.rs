@@ -435,6 +435,18 @@ fn with_too_few_healthy_all_are_used_and_keep_their_flows() {
     );
 }
 
+/// Servers that failed their checks a moment ago are not cold, and all are needed.
+#[test]
+fn nobody_starts_slowly_in_panic() {
+    let mut service = panicky(4);
+    service.slow_start = ms(10_000);
+    let mut world = World::new(service);
+    world.set(true, &["b1", "b2", "b3"]);
+    assert!(world.status().panic);
+    let backends = world.status().backends;
+    assert!(backends.iter().all(|b| b.slow_start_percent.is_none()));
+}
+
 #[test]
 fn none_healthy_is_panic_too_and_the_node_stays_master() {
     let mut world = World::new(panicky(2));

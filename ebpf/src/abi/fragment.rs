@@ -18,8 +18,8 @@ pub struct Fragment {
     pub identity: Shared,
     /// See [`Followed`]; 0: the entry is free.
     pub value: Shared,
-    /// Of a translated flow: its place in [`super::maps::NAT`].
-    pub translation: Shared,
+    /// The first fragment's ports as read, the source port lowest; 0: it has none.
+    pub ports: Shared,
     /// Zero.
     pub reserved: Shared,
 }

@@ -184,8 +184,8 @@ pub const MAX_SERVICES: u32 = 1 << 12;
 pub const MAX_BACKENDS: u32 = 1 << 15;
 /// Backend ids in one [`RingLine`].
 pub const RING_LINE: u32 = 32;
-/// Lines for the Maglev tables of all services: 8 Mi slots.
-pub const RING_LINES: u32 = 1 << 18;
+/// Lines for the Maglev tables of all services: 16 Mi slots.
+pub const RING_LINES: u32 = 1 << 19;
 /// Sets of four IPv4 flows: 2 Mi flows, 32 MiB.
 pub const FLOW4_SETS: u32 = 1 << 19;
 /// Sets of four IPv6 flows: 1 Mi flows, 32 MiB.
@@ -199,7 +199,7 @@ pub const MAX_EVENTS: u32 = 64;
 /// Sets of four fragmented packets.
 pub const FRAGMENT_SETS: u32 = 1 << 11;
 /// Networks in [`maps::SOURCES`].
-pub const MAX_SOURCES: u32 = 1 << 16;
+pub const MAX_SOURCES: u32 = 1 << 17;
 /// Interfaces in [`maps::DEVICES`].
 pub const MAX_DEVICES: u32 = 1 << 8;
 

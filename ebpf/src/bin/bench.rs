@@ -90,6 +90,30 @@ pub(crate) fn encap_udp6(ctx: XdpContext) -> u32 {
     verdict(encapsulate(&ctx, GUE6))
 }
 
+/// The IPv4 header off.
+#[xdp(frags)]
+pub(crate) fn decap4(ctx: XdpContext) -> u32 {
+    passed(decapsulate::<20>(&ctx, 0x0008))
+}
+
+/// The IPv6 header off; what was in it is IPv6.
+#[xdp(frags)]
+pub(crate) fn decap6(ctx: XdpContext) -> u32 {
+    passed(decapsulate::<40>(&ctx, 0xdd86))
+}
+
+/// The IPv4 and UDP headers off.
+#[xdp(frags)]
+pub(crate) fn decap_udp4(ctx: XdpContext) -> u32 {
+    passed(decapsulate::<28>(&ctx, 0x0008))
+}
+
+/// The IPv6 and UDP headers off.
+#[xdp(frags)]
+pub(crate) fn decap_udp6(ctx: XdpContext) -> u32 {
+    passed(decapsulate::<48>(&ctx, 0xdd86))
+}
+
 /// Constant addresses and ports in an IPv4 TCP packet, both checksums adjusted, and
 /// [`forward4`]'s work.
 #[xdp(frags)]
@@ -110,6 +134,14 @@ pub(crate) fn translate6(ctx: XdpContext) -> u32 {
 fn verdict(done: Option<()>) -> u32 {
     match done {
         Some(()) => xdp_action::XDP_TX,
+        None => xdp_action::XDP_ABORTED,
+    }
+}
+
+#[inline(always)]
+fn passed(done: Option<()>) -> u32 {
+    match done {
+        Some(()) => xdp_action::XDP_PASS,
         None => xdp_action::XDP_ABORTED,
     }
 }
@@ -230,6 +262,21 @@ fn encapsulate<const BYTES: usize>(ctx: &XdpContext, header: [u8; BYTES]) -> Opt
     }
     let [last] = frame.array::<u16, 1>(BYTES - 2)?;
     *last = u16::from_le_bytes([header[BYTES - 2], header[BYTES - 1]]);
+    Some(())
+}
+
+/// Takes so many bytes from between the Ethernet header and what is in them, which is of this type.
+#[inline(always)]
+fn decapsulate<const BYTES: usize>(ctx: &XdpContext, kind: u16) -> Option<()> {
+    let addresses = *Frame::of(ctx).array::<u32, 3>(0)?;
+    // SAFETY: as in `restore`.
+    if unsafe { bpf_xdp_adjust_head(ctx.ctx, BYTES as i32) } != 0 {
+        return None;
+    }
+    let frame = Frame::of(ctx);
+    *frame.array::<u32, 3>(0)? = addresses;
+    let [ethertype] = frame.array::<u16, 1>(12)?;
+    *ethertype = kind;
     Some(())
 }
 

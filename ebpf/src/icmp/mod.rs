@@ -20,34 +20,34 @@ use crate::{
     address,
     event::Event,
     flow::{self, Entry, Key, Key4, Key6, Value, WAYS},
-    hash,
     nat::session,
     packet::Packet,
     parse::{Family, Head},
     parts::Parts,
     select,
-    steer::{Arrival, Decision, Tables, arrival, find, usable},
+    steer::{Arrival, Decision, Tables, arrival, deliver, find, usable},
     verdict::Verdict,
 };
 
-/// Decides about an ICMP message. The word is a [`Decision::pack`]ed one.
+/// Decides about an ICMP message.
 ///
 /// The parts are called one after another and not by each other, as all functions on the way to the
 /// innermost one share the stack.
 #[inline(always)]
-pub fn icmp<P: Packet, T: Parts>(packet: &mut P, tables: &T, head: &Head) -> u64 {
+pub fn icmp<P: Packet, T: Parts>(packet: &mut P, tables: &T, head: u64) -> Decision {
     let word = tables.message(packet, head);
+    let (one, other) = ((word >> 8) as u32, (word >> 40) as u32);
     match word & 0xff {
-        next::SEND => tables.send(packet, head, (word >> 8) as u32, (word >> 40) as u16),
-        next::RETELL => tables.retell(packet, head, (word >> 8) as u32, (word >> 40) as u32),
-        _ => word,
+        next::SEND => deliver(packet, tables, head, one, other as u16),
+        next::RETELL => Decision::unpack(tables.retell(packet, head, one, other)),
+        _ => Decision::unpack(word),
     }
 }
 
 /// The lowest byte of [`message`]'s word, if it is no verdict; what is next has arguments in bits
 /// 8-39 and 40-63.
 mod next {
-    /// [`crate::steer::send`]
+    /// [`crate::steer::deliver`]
     pub(super) const SEND: u64 = 0xfe;
     /// [`super::retell()`]
     pub(super) const RETELL: u64 = 0xff;
@@ -119,7 +119,7 @@ fn to_backend<T: Parts>(
     head: &Head,
     quote: &Quote,
 ) -> Result<u64, Verdict> {
-    let id = backend_of(tables, control, service, head.family, quote);
+    let id = backend_of(tables, control, service, head, quote);
     let (_, state) = usable(tables, id).ok_or(Verdict::NoService)?;
     if matches!(state.mode, Mode::Nat) {
         let (client, port) = (quote.destination, quote.destination_port());
@@ -138,15 +138,22 @@ fn backend_of<T: Parts>(
     tables: &T,
     control: &Control,
     service: &Service,
-    family: Family,
+    head: &Head,
     quote: &Quote,
 ) -> u16 {
     let (client, port) = (quote.destination, quote.destination_port());
     let seed = control.flow_seed.load();
-    let known = match family {
+    // The flow's packets come from whom the quoted one was sent to.
+    let flow = Head {
+        source: client,
+        source_port: port,
+        port_proto: service.port_proto,
+        ..*head
+    };
+    let hash = flow.flow_hash(seed);
+    let known = match head.family {
         Family::V4 => {
             let key = Key4::new((client[1] >> 32) as u32, port, service.id);
-            let hash = hash::flow4(key.0, seed);
             match tables.set4(hash) {
                 Some(set) => kept(tables, &set.0, key, hash),
                 None => 0,
@@ -154,7 +161,6 @@ fn backend_of<T: Parts>(
         }
         Family::V6 => {
             let key = Key6::new(client, port, service.id);
-            let hash = hash::flow6(key.0, seed);
             match tables.set6(hash) {
                 Some(set) => kept(tables, &set.0, key, hash),
                 None => 0,
@@ -165,15 +171,7 @@ fn backend_of<T: Parts>(
     if known != 0 || !matches!(service.policy().scheduler(), Scheduler::Hash) {
         return known;
     }
-    select::choose(
-        tables,
-        service,
-        &Head {
-            source: client,
-            source_port: port,
-            ..Head::EMPTY
-        },
-    )
+    select::choose(tables, service, client, port)
 }
 
 /// The backend of a flow in the table that may keep it; 0: none.

@@ -2,7 +2,11 @@
 
 use std::{io, path::PathBuf};
 
-use aya::{EbpfError, maps::MapError, programs::ProgramError};
+use aya::{
+    EbpfError,
+    maps::{MapError, xdp::XdpMapError},
+    programs::ProgramError,
+};
 
 /// The benchmark's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -46,12 +50,21 @@ pub enum Error {
         /// Why.
         source: MapError,
     },
+    /// The kernel refused an entry of the map of interfaces.
+    #[error("cannot name an interface to the program: {source}")]
+    Device {
+        /// Why.
+        source: XdpMapError,
+    },
     /// The services have no place.
     #[error("{0} services are too many for the service table: measure with fewer")]
     Full(u32),
     /// A frame could not be made.
     #[error("cannot build the frame: {0}")]
     Frame(#[from] etherparse::err::packet::BuildWriteError),
+    /// A packet left as none that can be answered.
+    #[error("a packet that is to be answered left as something else: {0}")]
+    Answer(String),
     /// The kernel refused something else.
     #[error("cannot {what}: {source}")]
     Os {

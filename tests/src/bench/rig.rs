@@ -1,23 +1,24 @@
 //! The program under test on maps of its own, filled as the daemon would fill them. The only file
 //! here that knows the maps.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use aya::{
     Ebpf,
-    maps::{Array, MapData, PerCpuArray},
-    programs::{ProgramFd, Xdp},
+    maps::{Array, DevMapHash, LpmTrie, MapData, PerCpuArray, lpm_trie::Key},
+    programs::{ProgramFd, TestRun, TestRunOptions, Xdp},
 };
 use steerd_core::maglev::{self, Member};
 use steerd_ebpf::{
     abi::{
-        Backend, BackendState, Control, FLOW4_SETS, MacOwner, Mode as AbiMode, PROGRAM, RING_LINE,
-        Service, addr_words, mac_word, mapped, maps,
+        Affinity, Backend, BackendState, Control, FLOW4_SETS, MacOwner, Mode, NAT_PORT_SETS,
+        NatPool, NatTimeouts, PROGRAM, Policy, RING_LINE, Role, Scheduler, Service, SourceRule,
+        addr_words, mac_word, maps,
     },
     flow::{Key4, WAYS},
     hash,
     parse::protocol::{TCP, UDP},
-    place,
+    place::{self, ServiceKey},
     shared::Shared,
     verdict::Verdict,
 };
@@ -36,7 +37,8 @@ pub const FLOWS4: u32 = FLOW4_SETS * WAYS as u32;
 /// The interface that a test run's packets come from: the loopback device.
 const INGRESS: u32 = 1;
 
-/// Another interface. Nothing is sent, so it need not be there.
+/// Another interface, as the program knows it. Nothing is sent, so the loopback device stands for it
+/// too.
 const OTHER: u32 = 2;
 
 /// Slots of each service's Maglev table: the daemon's default.
@@ -48,16 +50,29 @@ const FLOW_SEED: u64 = 0x5eed_0f10_35ee_d001;
 /// The daemon's hour, in units of the flow table's clock, at 250 jiffies a second.
 const ESTABLISHED_IDLE: u64 = 3516;
 
-/// How packets reach the backends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// This host's stack.
-    Local,
-    /// A new MAC, out of the interface that they came in through.
-    Dsr,
-    /// A new MAC, out of another interface.
-    DsrRedirect,
-}
+/// How many networks new flows may not come from; the clients' is none of them.
+const DENIED: u32 = 1000;
+
+/// What a SYN's MSS is lowered to.
+const MSS: u16 = 1400;
+
+/// The port of GUE (IANA), and the addresses that wrapped packets come from: a hash of the client
+/// fills what the masks leave.
+const GUE_PORT: u16 = 6080;
+const TUNNEL4: ([u8; 4], [u8; 4]) = ([10, 64, 0, 0], [255, 192, 0, 0]);
+const TUNNEL6: (Ipv6Addr, Ipv6Addr) = (
+    Ipv6Addr::new(0xfd00, 0x400, 0, 0, 0, 0, 0, 0),
+    Ipv6Addr::new(0xffff, 0xffff, 0xffff, 0xffff, 0, 0, 0, 0),
+);
+
+/// The addresses that translated packets come from, of either family.
+const NAT: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(10, 0, 0, 26)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x500, 0, 0, 0, 0, 0, 0x26)),
+];
+
+/// The first port that translated packets come from.
+const NAT_FIRST_PORT: u16 = 1024;
 
 /// What is configured: the same in all services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +84,12 @@ pub struct World {
     pub backends: u32,
     /// How packets reach them.
     pub mode: Mode,
+    /// Whether the backends have addresses of the service's family, or of the other one.
+    pub same_family: bool,
+    /// Whether packets leave through the interface that they came in through.
+    pub same_interface: bool,
+    /// Whether new flows are asked all that can be asked: lists of sources, a limit, their MSS.
+    pub guarded: bool,
 }
 
 /// The loaded program and its maps.
@@ -88,40 +109,69 @@ impl Rig {
             ebpf: Ebpf::load(object)?,
         };
         load(&mut rig.ebpf, PROGRAM)?;
-        let services: Vec<place::ServiceKey> = (0..world.services).map(service).collect();
-        for (id, &key) in (1..).zip(&services) {
-            rig.add_backends(id, key, world)?;
-        }
-        let (seed, slots) = place::services(&services).ok_or(Error::Full(world.services))?;
+        let services: Vec<ServiceKey> = (0..world.services).map(service).collect();
         let ring = ring(world.backends);
         let lines = RING.div_ceil(RING_LINE);
-        for ((id, &key), slot) in (1..).zip(&services).zip(slots) {
+        let mut entries = Vec::new();
+        for (id, &(addr, port_proto)) in (1..).zip(&services) {
             let first_line = (id - 1) * lines;
             rig.write_ring(first_line, &ring, (id - 1) * world.backends + 1)?;
-            let (addr, port_proto) = key;
-            let service = Service {
+            rig.add_backends(id, addr, world)?;
+            rig.admit(id)?;
+            entries.push(Service {
                 addr,
                 port_proto,
                 id,
                 ring: Shared::new(u64::from(RING) | u64::from(first_line) << 32),
                 salt: hash::salt(addr, port_proto),
+                policy: Shared::new(policy(world).0),
                 ..Service::default()
-            };
-            rig.set(maps::SERVICES, slot, service.words())?;
+            });
+        }
+        let mut addresses = addresses(&services, world);
+        addresses.sort_unstable();
+        addresses.dedup();
+        entries.extend(addresses.into_iter().map(|(addr, role)| Service {
+            addr,
+            port_proto: Service::ADDRESS,
+            id: role,
+            ..Service::default()
+        }));
+        let keys: Vec<ServiceKey> = entries.iter().map(|e| (e.addr, e.port_proto)).collect();
+        let (seed, slots) = place::services(&keys).ok_or(Error::Full(world.services))?;
+        for (entry, slot) in entries.iter().zip(slots) {
+            rig.set(maps::SERVICES, slot, entry.words())?;
         }
         let own = [(mac_word(OWN_MAC), MacOwner::Own)];
         let (mac_seed, macs) = place::macs(&own).ok_or(Error::Full(world.services))?;
         for (slot, entry) in (0..).zip(macs).filter(|&(_, entry)| entry != 0) {
             rig.set(maps::MACS, slot, [entry])?;
         }
-        let mut control = [0; Control::WORDS];
+        let mut control = control();
         control[Control::SERVICES] = u64::from(seed) << 32;
         control[Control::MACS] = u64::from(mac_seed) << 32;
-        control[Control::FLOW_SEED] = FLOW_SEED;
-        control[Control::ESTABLISHED_IDLE] = ESTABLISHED_IDLE;
-        control[Control::FILTER..].copy_from_slice(&place::filter(&services, seed));
+        control[Control::FILTER..].copy_from_slice(&place::filter(&keys, seed));
         rig.set(maps::CONTROL, 0, control)?;
+        rig.add_devices()?;
         Ok(rig)
+    }
+
+    /// Sends one packet, and returns it as it leaves.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses that.
+    pub fn send(&self, frame: &[u8]) -> Result<Vec<u8>> {
+        let mut out = vec![0; frame.len() + 256];
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.data_out = Some(&mut out);
+        let result = self
+            .xdp()?
+            .test_run(options)
+            .map_err(error::program(PROGRAM))?;
+        out.truncate(result.data_size_out as usize);
+        Ok(out)
     }
 
     /// The program's name and descriptor.
@@ -130,12 +180,14 @@ impl Rig {
     ///
     /// It is not loaded.
     pub fn program(&self) -> Result<(&'static str, &ProgramFd)> {
-        let program: &Xdp = self
-            .ebpf
+        Ok((PROGRAM, self.xdp()?.fd().map_err(error::program(PROGRAM))?))
+    }
+
+    fn xdp(&self) -> Result<&Xdp> {
+        self.ebpf
             .program(PROGRAM)
             .and_then(|program| program.try_into().ok())
-            .ok_or_else(|| Error::NoProgram(PROGRAM.to_owned()))?;
-        Ok((PROGRAM, program.fd().map_err(error::program(PROGRAM))?))
+            .ok_or_else(|| Error::NoProgram(PROGRAM.to_owned()))
     }
 
     /// What the kernel says of the object's programs.
@@ -195,42 +247,85 @@ impl Rig {
         // Clients differ in the address's lower three bytes: the upper ones as read from a packet.
         let address = (high >> 32) as u32 ^ number << 8;
         let key = Key4::new(address, CLIENT_PORT.to_be(), 1);
-        let set = hash::flow4(key.0, FLOW_SEED) as u32 & (FLOW4_SETS - 1);
+        let ([_, vip], port_proto) = service(0);
+        let set = hash::flow4(
+            address,
+            CLIENT_PORT.to_be(),
+            (vip >> 32) as u32,
+            port_proto,
+            FLOW_SEED,
+        ) as u32
+            & (FLOW4_SETS - 1);
         let entries = self.array::<8>(maps::FLOWS4)?;
         let entries = entries.get(&set, 0).map_err(error::map(maps::FLOWS4))?;
         Ok(entries.iter().step_by(2).any(|&entry| entry == key.0))
     }
 
     /// The backends of a service: numbered in the order of the services.
-    fn add_backends(&mut self, service: u32, key: place::ServiceKey, world: World) -> Result<()> {
+    fn add_backends(&mut self, service: u32, service_addr: [u64; 2], world: World) -> Result<()> {
         for n in 0..world.backends {
             let id = (service - 1) * world.backends + n + 1;
             let [a, b, c, d] = id.to_be_bytes();
             let state = BackendState {
                 mac: mac_word([2, 1, a, b, c, d]),
                 generation: 1,
-                mode: match world.mode {
-                    Mode::Local => AbiMode::Local,
-                    Mode::Dsr | Mode::DsrRedirect => AbiMode::Dsr,
-                },
+                mode: world.mode,
                 alive: true,
             };
             let backend = Backend {
                 state: Shared::new(state.pack()),
                 source: Shared::new(Backend::source_word(mac_word(OWN_MAC), 0)),
-                ifindex: match world.mode {
-                    Mode::DsrRedirect => OTHER,
-                    _ => INGRESS,
-                },
+                ifindex: if world.same_interface { INGRESS } else { OTHER },
                 service,
-                addr: match key.0 {
-                    [0, _] => mapped(u32::from_ne_bytes([10, b, c, d])),
-                    _ => addr_words([0xfd, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d]),
-                },
+                addr: backend(id, service_addr, world),
                 port: PORT.to_be(),
-                ..Backend::default()
+                mtu: 1500,
+                service_port: PORT.to_be(),
+                reserved: 0,
+                service_addr,
             };
             self.set(maps::BACKENDS, id, backend.words())?;
+        }
+        Ok(())
+    }
+
+    /// Lets new flows of a service in: from anywhere but some networks, and more than can come.
+    fn admit(&mut self, service: u32) -> Result<()> {
+        let name = maps::SYN_LIMITS;
+        self.set(
+            name,
+            service,
+            [u64::from(u32::MAX), u64::from(u32::MAX), 0, 0],
+        )?;
+        if service != 1 {
+            return Ok(());
+        }
+        let name = maps::SOURCES;
+        let map = self.ebpf.map_mut(name).ok_or(Error::NoMap(name))?;
+        let mut trie: LpmTrie<&mut MapData, [u32; 5], u32> =
+            LpmTrie::try_from(map).map_err(error::map(name))?;
+        for n in 0..DENIED {
+            let [_, _, high, low] = n.to_be_bytes();
+            let network = addr_words(Ipv4Addr::new(172, high, low, 0).to_ipv6_mapped().octets());
+            let [a, b] = network.map(|word| [word as u32, (word >> 32) as u32]);
+            // The service's number, and an IPv4 network of 24 bits.
+            let key = Key::new(32 + 96 + 24, [service, a[0], a[1], b[0], b[1]]);
+            trie.insert(&key, SourceRule::Deny as u32, 0)
+                .map_err(error::map(name))?;
+        }
+        Ok(())
+    }
+
+    /// The interfaces that packets may leave through.
+    fn add_devices(&mut self) -> Result<()> {
+        let name = maps::DEVICES;
+        let map = self.ebpf.map_mut(name).ok_or(Error::NoMap(name))?;
+        let mut devices: DevMapHash<&mut MapData> =
+            DevMapHash::try_from(map).map_err(error::map(name))?;
+        for number in [INGRESS, OTHER] {
+            devices
+                .insert(number, INGRESS, None, 0)
+                .map_err(|source| Error::Device { source })?;
         }
         Ok(())
     }
@@ -269,7 +364,7 @@ impl Rig {
 }
 
 /// Service number `n`, in the program's terms.
-fn service(n: u32) -> place::ServiceKey {
+fn service(n: u32) -> ServiceKey {
     let (family, address, protocol) = match n {
         1 => (Family::V4, 0, UDP),
         2 => (Family::V6, 0, TCP),
@@ -277,6 +372,84 @@ fn service(n: u32) -> place::ServiceKey {
     };
     let address = addr_words(octets(vip(family, address)));
     (address, Service::key(PORT.to_be(), protocol))
+}
+
+/// How services are configured.
+fn policy(World { guarded, .. }: World) -> Policy {
+    let five_tuple = Affinity {
+        prefix: 128,
+        port: true,
+    };
+    let mss = if guarded { MSS } else { 0 };
+    Policy::new(Scheduler::Hash, five_tuple, mss, guarded, guarded, false)
+}
+
+/// The address of a backend.
+fn backend(id: u32, service: [u64; 2], world: World) -> [u64; 2] {
+    let [a, b, c, d] = id.to_be_bytes();
+    let is_ipv4 = service[0] == 0;
+    addr_words(if is_ipv4 == world.same_family {
+        Ipv4Addr::new(10, 1 + b, c, d).to_ipv6_mapped().octets()
+    } else {
+        [0xfd, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d]
+    })
+}
+
+/// Addresses that are this host's and their roles: the services' own, those that translated packets
+/// come from, and the first services' backends', so that wrapped packets can be sent back to where
+/// they came from, which then is their end.
+fn addresses(services: &[ServiceKey], world: World) -> Vec<([u64; 2], u32)> {
+    let mut addresses: Vec<_> = services
+        .iter()
+        .map(|&(addr, _)| (addr, Role::VIRTUAL))
+        .collect();
+    for (number, address) in (0..).zip(NAT) {
+        addresses.push((addr_words(octets(address)), Role::nat_bits(number)));
+    }
+    if matches!(world.mode, Mode::Ipip | Mode::Gue) {
+        for (first, &(service, _)) in services.iter().take(3).enumerate() {
+            let first = first as u32 * world.backends + 1;
+            let ids = first..first + world.backends;
+            addresses.extend(ids.map(|id| (backend(id, service, world), Role::ENDPOINT)));
+        }
+    }
+    addresses
+}
+
+/// What the program reads about the node, but for the tables.
+fn control() -> [u64; Control::WORDS] {
+    // Units of the flow table's clock are about seconds.
+    let timeouts = NatTimeouts {
+        tcp_new: 60,
+        tcp_established: 7500,
+        tcp_closing: 60,
+        udp_new: 30,
+        udp_established: 180,
+    };
+    let first_set = NAT_FIRST_PORT / WAYS as u16;
+    let pool = NatPool {
+        first_set,
+        sets: NAT_PORT_SETS as u16 - first_set,
+        ipv4: 1,
+        ipv6: 1,
+    };
+    let (network, mask) = TUNNEL4;
+    let tunnel4 =
+        u64::from(u32::from_ne_bytes(mask)) << 32 | u64::from(u32::from_ne_bytes(network));
+    let tunnel6 = [TUNNEL6.0, TUNNEL6.1].map(|address| addr_words(address.octets()));
+    let mut control = [0; Control::WORDS];
+    control[Control::FLOW_SEED] = FLOW_SEED;
+    control[Control::ESTABLISHED_IDLE] = ESTABLISHED_IDLE;
+    control[Control::NAT_TIMEOUTS..][..2].copy_from_slice(&timeouts.pack());
+    control[Control::NAT_POOL] = pool.pack();
+    control[Control::TUNNEL4] = tunnel4;
+    control[Control::TUNNEL6..][..4].copy_from_slice(tunnel6.as_flattened());
+    control[Control::GUE_PORT] = GUE_PORT.to_be().into();
+    let addresses = control[Control::NAT_ADDRESSES..].chunks_exact_mut(2);
+    for (words, address) in addresses.zip(NAT) {
+        words.copy_from_slice(&addr_words(octets(address)));
+    }
+    control
 }
 
 /// The Maglev table of so many backends.

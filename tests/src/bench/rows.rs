@@ -1,6 +1,6 @@
 //! The rows of the table: what is sent to what, what becomes of it, and what it may cost.
 
-use steerd_ebpf::verdict::Verdict;
+use steerd_ebpf::{abi::Mode, verdict::Verdict};
 
 use super::{
     error::{Error, Result},
@@ -8,10 +8,13 @@ use super::{
         Family::{self, V4, V6},
         Kind,
     },
-    rig::{Mode, World},
+    rig::World,
     wrapper::{
         Head,
-        Reference::{self, Forward, Pass},
+        Reference::{
+            self, Decapsulate, DecapsulateUdp, Encapsulate, EncapsulateUdp, Forward, Pass,
+            Translate,
+        },
     },
 };
 
@@ -22,8 +25,10 @@ pub struct Row {
     pub name: &'static str,
     /// What is configured.
     pub world: World,
-    /// What is sent, over this protocol.
+    /// The family of the client and the service.
     pub family: Family,
+    /// The family of the packet that is around the client's, if the program gets it so.
+    pub outer: Option<Family>,
     /// What is sent.
     pub kind: Kind,
     /// By whom.
@@ -63,6 +68,9 @@ const DEFAULT: World = World {
     services: 50,
     backends: 20,
     mode: Mode::Dsr,
+    same_family: true,
+    same_interface: true,
+    guarded: false,
 };
 
 /// A client's data to a backend on the same segment.
@@ -70,6 +78,7 @@ const DSR: Row = Row {
     name: "dsr",
     world: DEFAULT,
     family: V4,
+    outer: None,
     kind: Kind::Ack,
     flows: Flows::Known(1),
     verdict: Verdict::Dsr,
@@ -147,6 +156,16 @@ fn flows() -> Vec<Row> {
             ..ack("tcp_syn_new_table_full", 1, 250.0, 854)
         },
         Row {
+            name: "tcp_syn_new_table_full_guarded",
+            world: World {
+                guarded: true,
+                ..DEFAULT
+            },
+            kind: Kind::Syn,
+            flows: Flows::New,
+            ..DSR
+        },
+        Row {
             kind: Kind::Udp,
             ..ack("udp", 1, 40.0, 133)
         },
@@ -166,25 +185,17 @@ fn flows() -> Vec<Row> {
 
 /// One flow in each mode, over IPv4 and IPv6.
 fn modes() -> Vec<Row> {
-    let local = World {
-        mode: Mode::Local,
-        ..DEFAULT
-    };
-    let redirect = World {
-        mode: Mode::DsrRedirect,
-        ..DEFAULT
-    };
-    vec![
+    let mut rows = vec![
         Row {
             name: "local",
-            world: local,
+            world: mode(Mode::Local),
             verdict: Verdict::Local,
             limit: Pass,
             ..DSR
         },
         Row {
             name: "local6",
-            world: local,
+            world: mode(Mode::Local),
             verdict: Verdict::Local,
             limit: Pass,
             ..DSR6
@@ -193,17 +204,110 @@ fn modes() -> Vec<Row> {
         DSR6,
         Row {
             name: "dsr_redirect",
-            world: redirect,
-            verdict: Verdict::Dsr,
+            world: redirect(Mode::Dsr),
             ..DSR
         },
         Row {
             name: "dsr6_redirect",
-            world: redirect,
-            verdict: Verdict::Dsr,
+            world: redirect(Mode::Dsr),
             ..DSR6
         },
+    ];
+    rows.extend(tunnels());
+    rows.extend(translations());
+    rows
+}
+
+/// Through tunnels: what a node that steers does, and what its backend does.
+fn tunnels() -> Vec<Row> {
+    let tunnel = |name, world, limit, client: Row| Row {
+        name,
+        world,
+        verdict: Verdict::Tunnel,
+        limit,
+        target: Some(Target::Over(client.name, 15.0)),
+        ..client
+    };
+    let unwrap = |name, world, outer, limit, client: Row| Row {
+        name,
+        world,
+        outer: Some(outer),
+        kind: Kind::Wrapped,
+        verdict: Verdict::Unwrapped,
+        limit,
+        ..client
+    };
+    let (ipip, gue) = (mode(Mode::Ipip), mode(Mode::Gue));
+    let across = World {
+        same_family: false,
+        ..ipip
+    };
+    vec![
+        tunnel("tunnel_ipip", ipip, Encapsulate(V4), DSR),
+        tunnel("tunnel_ip6ip6", ipip, Encapsulate(V6), DSR6),
+        tunnel("tunnel_4in6", across, Encapsulate(V6), DSR),
+        tunnel("tunnel_6in4", across, Encapsulate(V4), DSR6),
+        tunnel("tunnel_gue", gue, EncapsulateUdp(V4), DSR),
+        tunnel("tunnel_gue6", gue, EncapsulateUdp(V6), DSR6),
+        tunnel(
+            "tunnel_redirect",
+            redirect(Mode::Ipip),
+            Encapsulate(V4),
+            DSR,
+        ),
+        unwrap("unwrap_ipip", ipip, V4, Decapsulate(V4), DSR),
+        unwrap("unwrap_ip6ip6", ipip, V6, Decapsulate(V6), DSR6),
+        unwrap("unwrap_4in6", across, V6, Decapsulate(V6), DSR),
+        unwrap("unwrap_6in4", across, V4, Decapsulate(V4), DSR6),
+        unwrap("unwrap_gue", gue, V4, DecapsulateUdp(V4), DSR),
+        unwrap("unwrap_gue6", gue, V6, DecapsulateUdp(V6), DSR6),
     ]
+}
+
+/// Translated, there and back.
+fn translations() -> Vec<Row> {
+    let there = |name, kind, client: Row| Row {
+        name,
+        world: mode(Mode::Nat),
+        kind,
+        verdict: Verdict::Nat,
+        limit: Translate(client.family),
+        head: match client.family {
+            V4 => Head::Short,
+            V6 => Head::Long,
+        },
+        target: Some(Target::Over(client.name, 30.0)),
+        ..client
+    };
+    let back = |name, client| Row {
+        verdict: Verdict::NatReturn,
+        ..there(name, Kind::Answer, client)
+    };
+    vec![
+        there("nat", Kind::Ack, DSR),
+        there("nat6", Kind::Ack, DSR6),
+        there("nat_udp", Kind::Udp, DSR),
+        Row {
+            world: redirect(Mode::Nat),
+            ..there("nat_redirect", Kind::Ack, DSR)
+        },
+        back("nat_return", DSR),
+        back("nat6_return", DSR6),
+    ]
+}
+
+/// The realistic configuration in another mode.
+const fn mode(mode: Mode) -> World {
+    World { mode, ..DEFAULT }
+}
+
+/// Out through another interface.
+const fn redirect(mode: Mode) -> World {
+    World {
+        mode,
+        same_interface: false,
+        ..DEFAULT
+    }
 }
 
 /// That the number of services does not matter.

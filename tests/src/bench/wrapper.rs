@@ -42,13 +42,17 @@ pub enum Reference {
     Encapsulate(Family),
     /// Constant outer IP and UDP headers.
     EncapsulateUdp(Family),
+    /// The outer IP header off.
+    Decapsulate(Family),
+    /// The outer IP and UDP headers off.
+    DecapsulateUdp(Family),
     /// Constant addresses and ports, checksums adjusted, and [`Reference::Forward`].
     Translate(Family),
 }
 
 impl Reference {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::Tx,
         Self::Pass,
         Self::Forward(Family::V4),
@@ -57,6 +61,10 @@ impl Reference {
         Self::Encapsulate(Family::V6),
         Self::EncapsulateUdp(Family::V4),
         Self::EncapsulateUdp(Family::V6),
+        Self::Decapsulate(Family::V4),
+        Self::Decapsulate(Family::V6),
+        Self::DecapsulateUdp(Family::V4),
+        Self::DecapsulateUdp(Family::V6),
         Self::Translate(Family::V4),
         Self::Translate(Family::V6),
     ];
@@ -73,6 +81,10 @@ impl Reference {
             Self::Encapsulate(Family::V6) => "encap6",
             Self::EncapsulateUdp(Family::V4) => "encap_udp4",
             Self::EncapsulateUdp(Family::V6) => "encap_udp6",
+            Self::Decapsulate(Family::V4) => "decap4",
+            Self::Decapsulate(Family::V6) => "decap6",
+            Self::DecapsulateUdp(Family::V4) => "decap_udp4",
+            Self::DecapsulateUdp(Family::V6) => "decap_udp6",
             Self::Translate(Family::V4) => "translate4",
             Self::Translate(Family::V6) => "translate6",
         }
@@ -82,7 +94,7 @@ impl Reference {
     #[must_use]
     pub const fn action(self) -> u32 {
         match self {
-            Self::Pass => action::PASS,
+            Self::Pass | Self::Decapsulate(_) | Self::DecapsulateUdp(_) => action::PASS,
             _ => action::TX,
         }
     }

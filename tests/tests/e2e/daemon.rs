@@ -6,6 +6,7 @@ use steerd_core::{
     api::{BackendState, Maps},
     vrrp::election::Role,
 };
+use steerd_ebpf::abi::PIN_DIR;
 use steerd_tests::{
     config::Settings,
     error::{Context, Result},
@@ -221,20 +222,24 @@ fn pins_of_another_abi_are_replaced() -> Result<()> {
         "another_version",
         |stage| {
             stage.lab.kill_daemon(Primary)?;
-            in_host(stage, "mv", &[&format!("{PINS}/v1"), &format!("{PINS}/v0")])?;
+            in_host(
+                stage,
+                "mv",
+                &[&format!("{PINS}/{PIN_DIR}"), &format!("{PINS}/v0")],
+            )?;
             stage.lab.start_daemon(Primary)
         },
         (Primary, Primary),
     )?;
     assert_unnoticed(&report, &stage, cuts);
-    assert_eq!(in_host(&mut stage, "ls", &[PINS])?, "v1\n");
+    assert_eq!(in_host(&mut stage, "ls", &[PINS])?, format!("{PIN_DIR}\n"));
     let log = daemon_log(&mut stage)?;
     assert!(log.contains("removed the maps of another version"), "{log}");
 
     // A map of this version, but of another shape: writing to it would go beyond its values.
     stage.lab.kill_daemon(Primary)?;
-    let (macs, control) = (format!("{PINS}/v1/MACS"), format!("{PINS}/v1/CONTROL"));
-    in_host(&mut stage, "mv", &[&macs, &control])?;
+    let pin = |map| format!("{PINS}/{PIN_DIR}/{map}");
+    in_host(&mut stage, "mv", &[&pin("MACS"), &pin("CONTROL")])?;
     stage.lab.start_daemon(Primary)?;
     stage.lab.until_master(Primary)?;
     let log = daemon_log(&mut stage)?;

@@ -84,7 +84,7 @@ fn ten_million_syns_evict_no_established_flow() {
     let bench = Bench::read(&path).unwrap();
     let mut program = bench.wrap("steerd", world.program(), Head::Short).unwrap();
     let mut send = |kind, clients, after, count| {
-        let frame = frame::build(Family::V4, kind).unwrap();
+        let frame = frame::build(Family::V4, kind, &Ok).unwrap();
         let packets = Packets {
             frame: &frame,
             family: Family::V4,

@@ -218,7 +218,7 @@ fn what_is_no_service_passes_untouched() {
                 ..spec.clone()
             }
             .build(),
-            Verdict::NotVip,
+            Verdict::NoService,
         );
         let other = if spec.to.is_ipv4() {
             ip("192.168.1.24")

@@ -5,15 +5,18 @@
 // A test's helpers may panic too: that is how it fails.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod bench;
+mod choosing;
 mod flood;
 mod flows;
 mod fragments;
 mod golden;
 mod hostile;
 mod icmp;
+mod model;
 mod modes;
+mod nat;
 mod packets;
+mod protection;
 mod raw;
 mod tunnel;
 mod world;

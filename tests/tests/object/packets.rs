@@ -25,6 +25,7 @@ pub(crate) struct Spec {
 pub(crate) enum Transport {
     Udp,
     Syn,
+    SynAck,
     Ack,
     Fin,
     Rst,
@@ -64,22 +65,28 @@ impl Spec {
     }
 
     pub(crate) fn build(&self) -> Vec<u8> {
+        self.with_payload(b"hello")
+    }
+
+    pub(crate) fn with_payload(&self, payload: &[u8]) -> Vec<u8> {
         let ethernet = PacketBuilder::ethernet2(self.source_mac, self.destination_mac);
         match self.vlans[..] {
-            [] => self.network(ethernet),
-            [id] => self.network(ethernet.vlan(etherparse::VlanHeader::Single(single(id)))),
-            [outer, inner] => self.network(ethernet.double_vlan(vlan(outer), vlan(inner))),
+            [] => self.network(ethernet, payload),
+            [id] => self.network(
+                ethernet.vlan(etherparse::VlanHeader::Single(single(id))),
+                payload,
+            ),
+            [outer, inner] => self.network(ethernet.double_vlan(vlan(outer), vlan(inner)), payload),
             _ => panic!("at most two tags"),
         }
     }
 
-    fn network(&self, step: impl Ip) -> Vec<u8> {
+    fn network(&self, step: impl Ip, payload: &[u8]) -> Vec<u8> {
         let step = match (self.from, self.to) {
             (IpAddr::V4(from), IpAddr::V4(to)) => step.ip4(from.octets(), to.octets(), self.ttl),
             (IpAddr::V6(from), IpAddr::V6(to)) => step.ip6(from.octets(), to.octets(), self.ttl),
             _ => panic!("one family"),
         };
-        let payload = b"hello";
         let mut frame = Vec::new();
         let (from, to) = (self.from_port, self.to_port);
         if self.transport == Transport::Udp {
@@ -89,6 +96,7 @@ impl Spec {
         let tcp = step.tcp(from, to, 1000, 64_000);
         let tcp = match self.transport {
             Transport::Syn => tcp.syn(),
+            Transport::SynAck => tcp.syn().ack(5),
             Transport::Ack => tcp.ack(5),
             Transport::Fin => tcp.fin().ack(5),
             Transport::Rst => tcp.rst(),

@@ -5,6 +5,7 @@
 //! line and column ([`ConfigErrors`]), and changes nothing.
 
 mod error;
+pub mod limits;
 mod mode;
 mod policy;
 mod raw;

@@ -18,12 +18,11 @@ use toml::de::DeTable;
 use super::{
     LogFormat, Name, XdpMode,
     error::{Mistake, quote},
+    limits,
     reader::{At, Given, List, TableReader},
     scalar,
     schema::{
-        ANNOUNCE, CONTROL, DATAPLANE, FILE, LOG, MAX_ADDRESSES, MAX_INTERFACES, MAX_PEERS,
-        MAX_SERVICES, MAX_STATUSES, MAX_VIRTUAL_ROUTERS, NAT, NODE, PROBE, SERVICE, TUNNEL,
-        VIRTUAL_ROUTER,
+        ANNOUNCE, CONTROL, DATAPLANE, FILE, LOG, NAT, NODE, PROBE, SERVICE, TUNNEL, VIRTUAL_ROUTER,
     },
 };
 
@@ -49,11 +48,11 @@ pub(super) fn parse(text: &str) -> (Option<RawConfig>, Vec<Mistake>) {
         virtual_routers: file.tables(
             "virtual_router",
             &VIRTUAL_ROUTER,
-            MAX_VIRTUAL_ROUTERS,
+            limits::VIRTUAL_ROUTERS,
             virtual_router,
         ),
         probes: file.named_tables("probe", &PROBE, probe),
-        services: file.tables("service", &SERVICE, MAX_SERVICES, service::service),
+        services: file.tables("service", &SERVICE, limits::SERVICES, service::service),
     };
     (Some(raw), mistakes)
 }
@@ -185,7 +184,7 @@ fn dataplane(mut table: TableReader<'_>) -> RawDataplane {
         ("generic", XdpMode::Generic),
     ];
     RawDataplane {
-        interfaces: table.list("interfaces", MAX_INTERFACES, scalar::interface),
+        interfaces: table.list("interfaces", limits::INTERFACES, scalar::interface),
         xdp_mode: table.get("xdp_mode", scalar::choice(&modes)),
         bpf_dir: table.get("bpf_dir", scalar::bpf_path),
     }
@@ -199,8 +198,8 @@ fn virtual_router(table: &mut TableReader<'_>) -> RawVirtualRouter {
         priority: table.get("priority", scalar::priority),
         advert_interval: table.get("advert_interval", scalar::advert_interval),
         preempt: table.get("preempt", scalar::boolean),
-        addresses: table.require_list("addresses", MAX_ADDRESSES, scalar::network),
-        peers: table.list("peers", MAX_PEERS, scalar::address),
+        addresses: table.require_list("addresses", limits::ADDRESSES, scalar::network),
+        peers: table.list("peers", limits::PEERS, scalar::address),
         source: table.get("source", scalar::address),
         announce: announce(table.table("announce", &ANNOUNCE)),
     }
@@ -241,7 +240,7 @@ fn probe(name: At<&str>, table: &mut TableReader<'_>) -> RawProbe {
         method: table.get("method", scalar::http::method),
         path: table.get("path", scalar::http::request_path),
         host: table.get("host", scalar::http::host),
-        status: table.list("status", MAX_STATUSES, scalar::http::status),
+        status: table.list("status", limits::STATUSES, scalar::http::status),
         body_contains: table.get("body_contains", scalar::http::needle),
         server_name: table.get("server_name", scalar::http::server_name),
         verify: table.get("verify", scalar::boolean),

@@ -1,34 +1,9 @@
-//! The tables and keys of the file, and how many of each there may be.
+//! The tables and keys of the file.
 //!
 //! [`super::raw`] reads each key listed here; a test checks that. Another looks for each in
 //! `docs/configuration.md` and `config/steerd.toml`.
 
 use super::reader::Schema;
-
-/// At most this many of each; the data plane's maps and the packets of VRRP set the size.
-pub(super) const MAX_VIRTUAL_ROUTERS: usize = 64;
-pub(super) const MAX_ADDRESSES: usize = 32;
-pub(super) const MAX_PEERS: usize = 32;
-pub(super) const MAX_INTERFACES: usize = 16;
-/// One less than places, as each address of services takes a place too.
-pub(super) const MAX_SERVICES: usize = MAX_PLACES - 1;
-pub(super) const MAX_BACKENDS: usize = 1024;
-pub(super) const MAX_PROBES: usize = 16;
-pub(super) const MAX_STATUSES: usize = 32;
-pub(super) const MAX_ENDPOINTS: usize = 16;
-pub(super) const MAX_NAT_ADDRESSES: usize = 8;
-/// In one list of one service.
-pub(super) const MAX_SOURCES: usize = 1024;
-
-/// Services and their distinct addresses, together.
-pub(super) const MAX_PLACES: usize = 4095;
-/// Backends of all services, together.
-pub(super) const MAX_ALL_BACKENDS: usize = 32_767;
-/// Entries of all rings, together: half of those that the data plane has, because a ring is replaced
-/// by one beside it, and a node that dies may change all of them at once.
-pub(super) const MAX_RING_ENTRIES: usize = 1 << 22;
-/// Networks of all source lists, together.
-pub(super) const MAX_ALL_SOURCES: usize = 1 << 16;
 
 /// The file.
 pub(super) const FILE: Schema = Schema {

@@ -193,9 +193,7 @@ impl ServiceState {
             .map(|(backend, _)| server(backend))
             .collect();
         // Where nobody served before, or another tier did, all begin together and need all of it.
-        let joins = matches!(choice.target, Target::Tier(_))
-            && self.target == choice.target
-            && !self.in_use.is_disjoint(&in_use);
+        let joins = matches!(choice.target, Target::Tier(_)) && !self.in_use.is_disjoint(&in_use);
         if joins {
             for server in in_use.difference(&self.in_use) {
                 self.ramps.begin(*server, now);
@@ -286,7 +284,11 @@ fn ring((scheduler, size, members): &(Scheduler, u32, Vec<Member>)) -> Vec<u16> 
     match scheduler {
         Scheduler::Maglev => maglev::table(members, *size),
         Scheduler::WeightedRoundRobin => round_robin::cycle(members, *size),
-        Scheduler::LeastConnections => members.iter().map(|member| member.index).collect(),
+        // Among all of them the program looks for the one with the fewest.
+        Scheduler::LeastConnections => {
+            let able = members.iter().filter(|member| member.weight > 0);
+            able.map(|member| member.index).collect()
+        }
     }
 }
 

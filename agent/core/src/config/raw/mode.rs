@@ -5,10 +5,9 @@ use std::{net::IpAddr, time::Duration};
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::config::{
-    PortRange,
+    PortRange, limits,
     reader::{Given, List, TableReader},
     scalar,
-    schema::{MAX_ENDPOINTS, MAX_NAT_ADDRESSES},
 };
 
 /// `[tunnel]`.
@@ -37,19 +36,23 @@ pub(super) fn tunnel(mut table: TableReader<'_>) -> RawTunnel {
         source4: table.get("source4", scalar::net::outer_sources4),
         source6: table.get("source6", scalar::net::outer_sources6),
         gue_port: table.get("gue_port", scalar::integer(1..=65_535)),
-        endpoints: table.list("endpoints", MAX_ENDPOINTS, scalar::address),
+        endpoints: table.list("endpoints", limits::ENDPOINTS, scalar::address),
     }
 }
 
 pub(super) fn nat(mut table: TableReader<'_>) -> RawNat {
-    let timeout = || scalar::duration(Duration::from_secs(1)..=Duration::from_hours(168));
+    // The data plane counts in units of 256 jiffies, in 16 bits for the first ones and in 20 for the
+    // others: 4 and 74 hours with 1000 jiffies a second.
+    let second = Duration::from_secs(1);
+    let short = || scalar::duration(second..=Duration::from_hours(1));
+    let long = || scalar::duration(second..=Duration::from_hours(24));
     RawNat {
-        addresses: table.list("addresses", MAX_NAT_ADDRESSES, scalar::address),
+        addresses: table.list("addresses", limits::NAT_ADDRESSES, scalar::address),
         ports: table.get("ports", scalar::net::port_range),
-        tcp_new: table.get("tcp_new", timeout()),
-        tcp_established: table.get("tcp_established", timeout()),
-        tcp_closing: table.get("tcp_closing", timeout()),
-        udp_new: table.get("udp_new", timeout()),
-        udp_established: table.get("udp_established", timeout()),
+        tcp_new: table.get("tcp_new", short()),
+        tcp_established: table.get("tcp_established", long()),
+        tcp_closing: table.get("tcp_closing", short()),
+        udp_new: table.get("udp_new", short()),
+        udp_established: table.get("udp_established", long()),
     }
 }

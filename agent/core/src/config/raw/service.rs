@@ -7,9 +7,10 @@ use ipnet::IpNet;
 use crate::config::{
     Encapsulation, Mode, Name, Protocol, Scheduler,
     error::Mistake,
+    limits,
     reader::{Given, List, TableReader},
     scalar,
-    schema::{BACKEND, MAX_BACKENDS, MAX_PROBES, MAX_SOURCES},
+    schema::BACKEND,
 };
 
 /// `[[service]]`.
@@ -92,12 +93,12 @@ pub(super) fn service(table: &mut TableReader<'_>) -> RawService {
         mss: table.get("mss", scalar::integer(536..=65_495)),
         syn_rate: table.get("syn_rate", scalar::integer(1..=10_000_000)),
         syn_burst: table.get("syn_burst", scalar::integer(1..=10_000_000)),
-        allow_sources: table.list("allow_sources", MAX_SOURCES, scalar::net::sources),
-        deny_sources: table.list("deny_sources", MAX_SOURCES, scalar::net::sources),
+        allow_sources: table.list("allow_sources", limits::SOURCES, scalar::net::sources),
+        deny_sources: table.list("deny_sources", limits::SOURCES, scalar::net::sources),
         quic: table.get("quic", scalar::boolean),
-        probes: table.list("probes", MAX_PROBES, scalar::name),
+        probes: table.list("probes", limits::PROBES, scalar::name),
         backends: {
-            let backends = table.tables("backend", &BACKEND, MAX_BACKENDS, backend);
+            let backends = table.tables("backend", &BACKEND, limits::BACKENDS, backend);
             if backends.span.is_none() {
                 table.mistake(
                     Mistake::new(&table.span.clone(), "a service without a backend")

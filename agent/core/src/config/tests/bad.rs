@@ -125,26 +125,30 @@ fn limits() {
         };
         format!("{BASE}{}", many(count, &service))
     };
-    assert_eq!(valid(&services(4093)).services.len(), 4094);
+    assert_eq!(valid(&services(4094)).services.len(), 4095);
     assert_eq!(
-        mistakes(&services(4094)),
-        ["32769:1: more than 4094 `[[service]]`"]
+        mistakes(&services(4095)),
+        ["32777:1: more than 4095 `[[service]]`"]
     );
 
-    // Each address takes a place too.
-    let two_addresses = |count| services(count).replacen("\"192.168.1.25\"", "\"192.168.1.30\"", 1);
-    valid(&two_addresses(4092));
-    assert_eq!(
-        mistakes(&two_addresses(4093)),
-        ["32761:1: more than 4095 services and addresses of services, together"]
-    );
-
-    // What is left of the rings after a service with many backends, by default.
+    // Rings of the default size, each in lines of 32.
     let default_rings = |count| services(count).replace("ring_size = 101\n", "");
-    valid(&default_rings(1022));
+    valid(&default_rings(2031));
     assert_eq!(
-        mistakes(&default_rings(1023)),
-        ["7179:1: more than 4194304 entries of all rings, together"]
+        mistakes(&default_rings(2032)),
+        ["14242:1: more than 8388608 entries of all rings, together"]
+    );
+
+    // A table by server id has as many entries as the largest id says.
+    let server_ids = |count| {
+        default_rings(count)
+            .replace("port = 1", "protocol = \"udp\"\nquic = true\nport = 1")
+            .replace("name = \"b\"", "name = \"b\"\nquic_server_id = 65535")
+    };
+    valid(&server_ids(120));
+    assert_eq!(
+        mistakes(&server_ids(121)),
+        ["1225:1: more than 8388608 entries of all rings, together"]
     );
 
     let backends = |count| {

@@ -16,9 +16,9 @@ use super::{
 use crate::config::{
     Backend, Name, Probe, Protocol, Scheduler, Service,
     error::{Mistake, quote},
+    limits,
     raw::RawService,
     reader::{At, Given, List},
-    schema::{MAX_ALL_BACKENDS, MAX_ALL_SOURCES, MAX_PLACES, MAX_RING_ENTRIES},
     words::suggestion,
 };
 
@@ -43,7 +43,7 @@ pub(super) fn services(
         mistakes,
     );
     unique_places(raw, mistakes);
-    limits(raw, mistakes);
+    fits(raw, mistakes);
     let services: Vec<_> = raw
         .items
         .iter()
@@ -231,41 +231,54 @@ fn unique_places(raw: &List<RawService>, mistakes: &mut Vec<Mistake>) {
     }
 }
 
+/// How many entries of rings a service takes at most.
+fn entries_of(raw: &RawService) -> usize {
+    let backends = raw.backends.items.len();
+    let ring = match raw.scheduler.or(Scheduler::Maglev) {
+        Some(Scheduler::LeastConnections) => backends,
+        Some(Scheduler::Maglev | Scheduler::WeightedRoundRobin) | None => {
+            ring_size(raw).unwrap_or(RING) as usize
+        }
+    };
+    // Backends by server id, from 0 to the largest.
+    let ids = raw.backends.items.iter();
+    let ids = ids.filter_map(|backend| backend.value.quic_server_id.value());
+    let largest = ids.max().map_or(0, |id| usize::from(id) + 1);
+    // Each begins a line.
+    ring.next_multiple_of(limits::RING_LINE) + largest.next_multiple_of(limits::RING_LINE)
+}
+
 /// What all services together may take of the data plane.
-fn limits(raw: &List<RawService>, mistakes: &mut Vec<Mistake>) {
-    let mut addresses = HashSet::new();
+fn fits(raw: &List<RawService>, mistakes: &mut Vec<Mistake>) {
     let (mut backends, mut entries, mut sources) = (0, 0, 0);
-    let mut told = [false; 4];
-    for (before, At { value: raw, span }) in raw.items.iter().enumerate() {
-        addresses.extend(raw.address.value());
+    let mut told = [false; 3];
+    for At { value: raw, span } in &raw.items {
         backends += raw.backends.items.len();
         sources += raw.allow_sources.items.len() + raw.deny_sources.items.len();
-        entries += match raw.scheduler.or(Scheduler::Maglev) {
-            Some(Scheduler::LeastConnections) => raw.backends.items.len(),
-            Some(Scheduler::Maglev | Scheduler::WeightedRoundRobin) | None => {
-                ring_size(raw).unwrap_or(RING) as usize
-            }
-        };
-        let places = before + 1 + addresses.len();
+        entries += entries_of(raw);
         let checks = [
             (
-                places > MAX_PLACES,
-                format!("more than {MAX_PLACES} services and addresses of services, together"),
-                "let services share addresses: a port each",
-            ),
-            (
-                backends > MAX_ALL_BACKENDS,
-                format!("more than {MAX_ALL_BACKENDS} backends of all services, together"),
+                backends > limits::ALL_BACKENDS,
+                format!(
+                    "more than {} backends of all services, together",
+                    limits::ALL_BACKENDS
+                ),
                 "leave some out: other nodes can serve other virtual routers",
             ),
             (
-                entries > MAX_RING_ENTRIES,
-                format!("more than {MAX_RING_ENTRIES} entries of all rings, together"),
-                "set a smaller `ring_size` where 100 times the number of backends is less",
+                entries > limits::RING_ENTRIES,
+                format!(
+                    "more than {} entries of all rings, together",
+                    limits::RING_ENTRIES
+                ),
+                "set a smaller `ring_size` where 100 times the number of backends is less, and small server ids",
             ),
             (
-                sources > MAX_ALL_SOURCES,
-                format!("more than {MAX_ALL_SOURCES} networks of all source lists, together"),
+                sources > limits::ALL_SOURCES,
+                format!(
+                    "more than {} networks of all source lists, together",
+                    limits::ALL_SOURCES
+                ),
                 "leave some out, or write larger networks",
             ),
         ];

@@ -4,7 +4,11 @@
 //! A pass reads all of the tables, 64 MiB: it is for the worker, never for the thread that adverts
 //! wait for. It works on a [`View`], with the names and rules of the moment when it was ordered.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use steerd_core::{
     api::{Connections, Status, TableUse},
@@ -27,6 +31,21 @@ pub(crate) struct Purge(pub(super) BTreeMap<u32, Rules>);
 /// packets of such flows pass and may put them back.
 const PURGES: usize = 8;
 
+/// How long a count is good enough for who asks for a status: however many ask, it costs no more.
+const FRESH: Duration = Duration::from_millis(100);
+
+/// The last count for a status.
+#[derive(Debug, Default)]
+pub(super) struct LastCount(Mutex<Option<(Instant, Counted)>>);
+
+/// What a count found.
+#[derive(Debug, Clone)]
+struct Counted {
+    /// By backend number.
+    connections: BTreeMap<u32, Connections>,
+    tables: Vec<TableUse>,
+}
+
 impl Dataplane {
     /// The services whose flows have to be looked through since the last call.
     pub(crate) fn take_purge(&mut self) -> Option<Purge> {
@@ -43,28 +62,55 @@ impl Dataplane {
 impl View {
     /// Adds to a status what takes a pass: each backend's connections, and how full the tables are.
     pub(crate) fn count(&self, status: &mut Status) {
-        let mut count = self.flow_count();
-        let mut tables = self.count_flows(&mut count);
-        tables.extend([self.count_translations(), self.count_fragments()]);
+        let Counted {
+            connections,
+            tables,
+        } = self.counted();
         status.tables = tables;
-        let numbers: BTreeMap<_, u32> = self
+        let numbers: BTreeMap<_, &u32> = self
             .backends
             .iter()
-            .map(|(number, (service, backend))| ((service, backend), *number))
+            .map(|(number, (service, backend))| ((service, backend), number))
             .collect();
         for service in &mut status.services {
             for backend in &mut service.backends {
                 let number = numbers.get(&(&service.name, &backend.name));
-                backend.connections = number.map(|&number| {
-                    let counted = count.of(number);
-                    Connections {
-                        new: counted.new.into(),
-                        established: counted.established.into(),
-                        closing: counted.closing.into(),
-                    }
-                });
+                backend.connections = number.and_then(|number| connections.get(number)).copied();
             }
         }
+    }
+
+    /// A fresh count. Who asks while one is made waits for it.
+    fn counted(&self) -> Counted {
+        let mut last = self
+            .last_count
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, counted)) = &*last
+            && at.elapsed() < FRESH
+            && self.backends.keys().eq(counted.connections.keys())
+        {
+            return counted.clone();
+        }
+        let mut count = self.flow_count();
+        let mut tables = self.count_flows(&mut count);
+        tables.extend([self.count_translations(), self.count_fragments()]);
+        let connections = |&number: &u32| {
+            let counted = count.of(number);
+            let connections = Connections {
+                new: counted.new.into(),
+                established: counted.established.into(),
+                closing: counted.closing.into(),
+            };
+            (number, connections)
+        };
+        let counted = Counted {
+            connections: self.backends.keys().map(connections).collect(),
+            tables,
+        };
+        *last = Some((Instant::now(), counted.clone()));
+        counted
     }
 
     /// Corrects what the program counts for services that go by connections: it misses flows that end
@@ -74,7 +120,7 @@ impl View {
             let connections = self.maps.loads.element(number).first()?;
             Some((number, connections, connections.load()))
         };
-        let before: Vec<_> = self.counted.iter().filter_map(loads).collect();
+        let before: Vec<_> = self.weighed.iter().filter_map(loads).collect();
         let mut count = self.flow_count();
         self.count_flows(&mut count);
         for (number, connections, before) in before {

@@ -41,7 +41,7 @@ use std::{
 use aya::Ebpf;
 use entries::Maps;
 pub(crate) use error::DataplaneError;
-use flows::Purge;
+use flows::{LastCount, Purge};
 use host::Devices;
 pub(crate) use host::{Exit, Own};
 pub(crate) use load::unload;
@@ -91,6 +91,7 @@ pub(crate) struct Dataplane {
     /// Services whose flows have to be looked through: the clients they take are other ones.
     purge: Purge,
     devices: Devices,
+    last_count: Arc<LastCount>,
     /// Whether there may be numbers and rings that nothing names any more, and when they were last
     /// looked for.
     litter: bool,
@@ -156,6 +157,7 @@ impl Dataplane {
             sources,
             purge: Purge::default(),
             devices,
+            last_count: Arc::default(),
             litter: true,
             swept: Instant::ZERO,
             own: Vec::new(),

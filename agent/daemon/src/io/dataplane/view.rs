@@ -25,7 +25,7 @@ use steerd_ebpf::{
     verdict::Verdict,
 };
 
-use super::{Dataplane, Mapped, Maps, Steered};
+use super::{Dataplane, LastCount, Mapped, Maps, Steered};
 
 /// A [`Counter`] as aya reads it.
 #[derive(Clone, Copy)]
@@ -102,7 +102,8 @@ impl Dataplane {
             pins: self.config.bpf_dir.join(steerd_ebpf::abi::PIN_DIR),
             services: self.steered.iter().map(named).collect(),
             backends: backends.collect(),
-            counted: counted
+            last_count: Arc::clone(&self.last_count),
+            weighed: counted
                 .flat_map(|steered| steered.backends.iter().map(|(number, _)| *number))
                 .collect(),
         }
@@ -118,7 +119,8 @@ pub(crate) struct View {
     /// Service and backend, by number.
     pub(super) backends: BTreeMap<u32, (Name, Name)>,
     /// The backends whose connections the program counts, by number.
-    pub(super) counted: Vec<u32>,
+    pub(super) weighed: Vec<u32>,
+    pub(super) last_count: Arc<LastCount>,
 }
 
 /// A service to look at.

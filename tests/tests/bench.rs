@@ -1,5 +1,9 @@
 //! The benchmark measures what it says: its wrapper restores every packet, its references do their
-//! work right, and a row whose packets are treated otherwise has no figure.
+//! work right, and a row whose packets are treated otherwise has no figure. Needs root and what
+//! `cargo xtask build-ebpf` builds.
+
+// A test's helpers may panic too: that is how it fails.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::path::Path;
 
@@ -19,6 +23,11 @@ fn bench() -> Bench {
     Bench::read(&path).unwrap()
 }
 
+/// A client's packet.
+fn plain(family: Family) -> Vec<u8> {
+    frame::build(family, Kind::Ack, &|frame| Ok(frame)).unwrap()
+}
+
 /// The last of `count` packets from `clients` clients, as it leaves.
 fn last(
     wrapped: &mut Wrapped,
@@ -27,7 +36,7 @@ fn last(
     clients: u32,
     count: u32,
 ) -> Vec<u8> {
-    let frame = frame::build(family, Kind::Ack).unwrap();
+    let frame = plain(family);
     let packets = Packets {
         frame: &frame,
         family,
@@ -58,6 +67,7 @@ fn the_last_packet_is_treated_as_the_first() {
             | Reference::EncapsulateUdp(family)
             | Reference::Translate(family) => family,
             Reference::Tx | Reference::Pass => Family::V4,
+            Reference::Decapsulate(_) | Reference::DecapsulateUdp(_) => Family::V6,
         };
         let mut wrapped = bench.reference(reference, head(family)).unwrap();
         let first = last(&mut wrapped, reference, family, 1, 1);
@@ -81,7 +91,7 @@ fn what_is_not_restored_shows() {
 fn each_client_has_its_address_and_a_valid_header() {
     let bench = bench();
     for family in FAMILIES {
-        let frame = frame::build(family, Kind::Ack).unwrap();
+        let frame = plain(family);
         let mut wrapped = bench.reference(Reference::Tx, Head::Short).unwrap();
         let mut seen = std::collections::BTreeSet::new();
         for count in 1..=8 {
@@ -111,7 +121,7 @@ fn each_client_has_its_address_and_a_valid_header() {
 fn references_leave_valid_packets() {
     let bench = bench();
     for family in FAMILIES {
-        let before = frame::build(family, Kind::Ack).unwrap();
+        let before = plain(family);
         let out = |reference| {
             let mut wrapped = bench.reference(reference, head(family)).unwrap();
             last(&mut wrapped, reference, family, 1, 1)
@@ -135,8 +145,27 @@ fn references_leave_valid_packets() {
             assert_eq!(hops(&outer), 64);
             assert_eq!(outer.len(), before.len() + added);
             assert_eq!(outer[14 + added..], before[14..]);
+            assert_eq!(unwrapped(&bench, reference, &outer)[14..], before[14..]);
         }
     }
+}
+
+/// A packet that a reference has wrapped, as the reference for the other direction leaves it.
+fn unwrapped(bench: &Bench, wrapper: Reference, frame: &[u8]) -> Vec<u8> {
+    let (reference, family) = match wrapper {
+        Reference::Encapsulate(family) => (Reference::Decapsulate(family), family),
+        Reference::EncapsulateUdp(family) => (Reference::DecapsulateUdp(family), family),
+        other => panic!("{} wraps nothing", other.name()),
+    };
+    let packets = Packets {
+        frame,
+        family,
+        clients: 1,
+        after: 0,
+        count: 1001,
+    };
+    let mut wrapped = bench.reference(reference, Head::Short).unwrap();
+    wrapped.run(packets, reference.action()).unwrap().frame
 }
 
 /// The hops that are left; the checksums, where there are any, must be right.
