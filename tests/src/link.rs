@@ -265,6 +265,8 @@ pub enum Offload {
     Gso = 0x24,
     /// Receive merging (`ETHTOOL_SGRO`).
     Gro = 0x2c,
+    /// VLAN tags beside the frame, where XDP does not see them (`ETHTOOL_SFLAGS`).
+    VlanTags = 0x26,
 }
 
 /// Switches offloads off, as `ethtool -K name tx off ...` does.

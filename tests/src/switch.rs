@@ -6,7 +6,7 @@ use crate::{
     error::Result,
     link::{self, Offload},
     netns::{self, Bpffs, Namespace},
-    xdp::Pass,
+    xdp::{Pass, Tag},
 };
 
 /// The interface of every host.
@@ -43,6 +43,12 @@ impl HostSpec {
     #[must_use]
     pub const fn v4(self) -> IpAddr {
         v4(self.number)
+    }
+
+    /// Its MAC.
+    #[must_use]
+    pub const fn mac(self) -> [u8; 6] {
+        [2, 0, 0, 0, 1, self.number]
     }
 
     /// Its IPv6 address: host .26 is ::26.
@@ -146,7 +152,8 @@ impl Switch {
             // A name that no namespace has yet; it gets its real one where it belongs.
             let far = format!("{}-far", spec.name);
             link::add_cable(spec.name, &far)?;
-            link::disable_offloads(spec.name, &[Offload::Tso, Offload::Gso, Offload::Gro])?;
+            let of_port = [Offload::Tso, Offload::Gso, Offload::Gro, Offload::VlanTags];
+            link::disable_offloads(spec.name, &of_port)?;
             let offloads = [
                 Offload::TxChecksum,
                 Offload::Tso,
@@ -158,10 +165,18 @@ impl Switch {
             link::hand_over(&far, host.net(), interface)?;
             link::plug(spec.name, BRIDGE)
         })?;
-        let mac = [2, 0, 0, 0, 1, spec.number];
-        host.run(|| link::configure(interface, mac, addresses))?;
+        host.run(|| link::configure(interface, spec.mac(), addresses))?;
         // Last: it takes segmentation from the far end, which could not be switched off any more.
         self.namespace.run(|| Pass::attach(spec.name))
+    }
+
+    /// Makes a host's port an access port of a VLAN. All other ports carry frames as they are.
+    ///
+    /// # Errors
+    ///
+    /// The host is not plugged in, or the kernel has no tcx.
+    pub fn tag(&self, spec: HostSpec, vlan: u16) -> Result<Tag> {
+        self.namespace.run(|| Tag::attach(spec.name, vlan))
     }
 
     /// Takes a host's port down: it loses carrier.

@@ -127,7 +127,8 @@ pub(super) fn router(plan: &Plan, switches: &[Switch; 2]) -> Result<Host> {
     if plan.shape == Shape::FarClient {
         // Of the way there, not of the interface: that would not take large packets from there.
         let mtu = NARROW.to_string();
-        host.ip_route(&[
+        host.ip(&[
+            "route",
             "replace",
             "192.168.2.0/24",
             "dev",
@@ -189,9 +190,19 @@ impl Host {
         Ok(())
     }
 
-    fn ip_route(&self, arguments: &[&str]) -> Result<()> {
+    /// Tells it who has an address.
+    pub(super) fn add_neighbour(&self, address: IpAddr, of: HostSpec) -> Result<()> {
+        let [a, b, c, d, e, f] = of.mac();
+        let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
+        let address = address.to_string();
+        self.ip(&[
+            "neigh", "replace", &address, "lladdr", &mac, "dev", INTERFACE,
+        ])
+    }
+
+    fn ip(&self, arguments: &[&str]) -> Result<()> {
         let mut command = self.namespace.command("ip");
-        command.arg("route").args(arguments);
+        command.args(arguments);
         let output = process::output(command, Duration::from_secs(5))?;
         if output.status.success() {
             return Ok(());

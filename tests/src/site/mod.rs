@@ -43,6 +43,7 @@ use crate::{
     slots::Slots,
     switch::{INTERFACE, Switch, VIP, VIP6},
     wait,
+    xdp::Tag,
 };
 use hosts::{EDGE, Host};
 use plan::{Family, Plan, Port, ServerPlan, Shape, Way};
@@ -65,7 +66,7 @@ pub struct Site {
     daemon: Process,
     ctl: Ctl,
     _router: Option<Host>,
-    _switches: [Switch; 2],
+    switches: [Switch; 2],
     dir: Dir,
     _slots: Option<Slots>,
 }
@@ -131,7 +132,7 @@ impl Site {
             daemon,
             ctl,
             _router: router,
-            _switches: switches,
+            switches,
             dir,
             _slots: None,
         };
@@ -203,6 +204,27 @@ impl Site {
             .host
             .as_ref()
             .map_or(&self.edge.namespace, |host| &host.namespace)
+    }
+
+    /// Plugs the client into a VLAN: what it sends arrives tagged. No other host knows of VLANs, so
+    /// they are told here of the neighbours that they could not ask for.
+    ///
+    /// # Errors
+    ///
+    /// The kernel has no tcx.
+    pub fn tag_client(&self, vlan: u16) -> Result<Tag> {
+        for family in Family::ALL {
+            let client = self.plan.client_address(family);
+            self.client.add_neighbour(vip(family), EDGE)?;
+            for server in self
+                .servers
+                .iter()
+                .filter_map(|server| server.host.as_ref())
+            {
+                server.add_neighbour(client, self.client.spec)?;
+            }
+        }
+        self.switches[0].tag(self.client.spec, vlan)
     }
 
     /// At which address server number `index` hears its clients: the virtual one, except where it

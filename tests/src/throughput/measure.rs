@@ -1,6 +1,11 @@
 //! One measurement: some seconds of one kind of load through one contender.
 
-use std::fs;
+use std::{
+    fs,
+    num::NonZero,
+    thread,
+    time::{Duration, Instant},
+};
 
 use nix::unistd::{SysconfVar, sysconf};
 
@@ -112,6 +117,20 @@ pub fn once(contender: &Contender, kind: Kind, seconds: u32) -> Result<Sample> {
             })
         }
     }
+}
+
+/// How much of the machine's CPUs is busy with other things, 0 to 1: the figures are of that too.
+///
+/// # Errors
+///
+/// The kernel does not say.
+pub fn background() -> Result<f64> {
+    const WHILE: Duration = Duration::from_secs(1);
+    let (before, start) = (cpu_time_us()?, Instant::now());
+    thread::sleep(WHILE);
+    let worked = cpu_time_us()? - before;
+    let cpus = thread::available_parallelism().map_or(1, NonZero::get);
+    Ok(worked / (start.elapsed().as_secs_f64() * 1e6 * cpus as f64))
 }
 
 /// How long the machine's CPUs have worked since it started, microseconds.

@@ -37,6 +37,10 @@ pub fn run(schedule: Schedule, binaries: &Binaries, told: impl Fn(&str)) -> Resu
             report.fault(fault(name, error));
         }
     }
+    let busy = 100.0 * measure::background()?;
+    told(&format!(
+        "before the first round, the CPUs are {busy:.0} % busy"
+    ));
     for round in 1..=schedule.rounds {
         told(&format!("round {round} of {}", schedule.rounds));
         for kind in Kind::ALL {

@@ -314,6 +314,27 @@ fn learned(host: &Namespace, site: &Site, family: Family) -> Result<Option<u32>>
     Ok(mtu.and_then(|mtu| mtu.parse().ok()))
 }
 
+/// The client is in a VLAN, the servers are not: the program takes the tag off what it forwards.
+#[test]
+fn tagged_clients_of_servers_without_a_vlan() {
+    in_all(Shape::OneArm, |site, way| {
+        // Its own stack would answer the client, and knows of no VLAN.
+        if way == Way::Local {
+            return Ok(());
+        }
+        let _tag = site.tag_client(10)?;
+        for family in Family::ALL {
+            warm_up(site, family)?;
+            bulk(site, family)?;
+        }
+        let steered = site.verdict(way.verdict())?;
+        expect!(steered > 5000, "{steered} packets {}", way.verdict());
+        let sums = site.sums()?;
+        expect!(sums == Sums::default(), "{sums}");
+        Ok(())
+    });
+}
+
 /// The stacks verify: a wrong checksum is seen, and by the server.
 #[test]
 fn a_wrong_checksum_would_be_seen() -> Result<()> {

@@ -19,7 +19,7 @@ use crate::world::{INGRESS, World};
 
 /// Established flows, each of an address of its own, before the flood. Not so many that five of them
 /// meet in a set of four.
-const PLAYERS: u32 = 1 << 16;
+const PLAYERS: u32 = 1 << 15;
 /// Sources of the flood, none of them a player.
 const FLOOD: u32 = 10_000_000;
 const SERVICE: u32 = 1;
