@@ -1,5 +1,8 @@
 //! The page about verdicts and events names each of them, in its row, with what becomes of it.
 
+// A test's helpers may panic too: that is how it fails.
+#![allow(clippy::panic)]
+
 use steerd_ebpf::{
     event::Event,
     verdict::{Fate, Verdict},
