@@ -1,7 +1,7 @@
 //! The page about verdicts and events names each of them, in its row, with what becomes of it.
 
-// A test may panic: that is how it fails.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+// A test's helpers may panic too: that is how it fails.
+#![allow(clippy::panic)]
 
 use steerd_ebpf::{
     event::Event,

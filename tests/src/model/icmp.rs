@@ -65,14 +65,14 @@ impl Model {
             })
             .cloned();
         match service {
-            Some(service) => self.for_backend(link, packet, headers, &quote, &service),
-            None if role.nat().is_some() => self.for_client(packet, headers, &quote),
+            Some(service) => self.tell_backend(link, packet, headers, &quote, &service),
+            None if role.nat().is_some() => self.tell_client(packet, headers, &quote),
             None => Err(Verdict::NoService),
         }
     }
 
     /// A service's packet did not reach its client.
-    fn for_backend(
+    fn tell_backend(
         &mut self,
         link: &Link,
         packet: &[u8],
@@ -132,7 +132,7 @@ impl Model {
     }
 
     /// A translated packet did not reach its backend.
-    fn for_client(
+    fn tell_client(
         &mut self,
         packet: &[u8],
         headers: &Headers,

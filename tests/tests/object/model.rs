@@ -5,12 +5,17 @@
 //! ones of few clients, so that they meet again; others lie, are changed by a few bytes, cut off, or
 //! are noise. A failing run is shrunk to the few steps that show the difference.
 
+mod config;
+mod others;
 mod packet;
+mod packets;
 mod rig;
 
 use proptest::{prelude::*, strategy::ValueTree};
 
-use packet::{Answer, Message, Plan, Wrapped, answer, message, noise, plan, wrapped};
+use others::{Answer, Message, Wrapped, answer, message, wrapped};
+use packet::Plan;
+use packets::{noise, plan};
 use rig::Rig;
 use steerd_ebpf::{event::Event, verdict::Verdict};
 
@@ -42,10 +47,10 @@ fn step() -> BoxedStrategy<Step> {
         4 => answer().prop_map(Step::Answer),
         4 => message().prop_map(Step::Message),
         3 => noise().prop_map(Step::Noise),
-        1 => (rig::any_backend(), any::<bool>()).prop_map(|(id, alive)| Step::Alive(id, alive)),
-        1 => rig::any_backend().prop_map(Step::Reused),
-        1 => (any::<prop::sample::Index>(), prop::collection::vec(rig::any_backend(), 0..8))
-            .prop_map(|(service, ring)| Step::Ring(service.index(rig::services().len()), ring)),
+        1 => (config::any_backend(), any::<bool>()).prop_map(|(id, alive)| Step::Alive(id, alive)),
+        1 => config::any_backend().prop_map(Step::Reused),
+        1 => (any::<prop::sample::Index>(), prop::collection::vec(config::any_backend(), 0..8))
+            .prop_map(|(service, ring)| Step::Ring(service.index(config::services().len()), ring)),
     ]
     .boxed()
 }
@@ -53,7 +58,7 @@ fn step() -> BoxedStrategy<Step> {
 /// The steps of a run: about few services, so that flows meet again.
 fn run(length: impl Into<prop::collection::SizeRange>) -> impl Strategy<Value = Vec<Step>> {
     // Two ports more than there are services.
-    let service = 0..rig::kinds_count() + 2;
+    let service = 0..config::kinds_count() + 2;
     let services = prop::collection::vec(service, usize::from(packet::SERVICES));
     (services, prop::collection::vec(step(), length)).prop_map(|(services, mut steps)| {
         for step in &mut steps {
