@@ -127,6 +127,10 @@ fn start_log(config: &Config) -> Result<(), String> {
 
 /// Leaves the host as if steerd had never run, but for the kernel's ARP settings.
 fn unload(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let _entered = runtime.enter();
     // Not under a running daemon: it would go on as if nothing had happened.
     let _alone = io::control::bind(&config.control)?;
     if io::dataplane::unload(&config.dataplane)? {
@@ -134,9 +138,6 @@ fn unload(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
     } else {
         tracing::info!("there was no program to remove");
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
     runtime.block_on(async {
         // Nobody listens to what it reports.
         let (events, _) = tokio::sync::mpsc::channel(1);

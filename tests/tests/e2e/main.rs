@@ -6,6 +6,7 @@
 //! * [`continuity`]: things get other names and ports under load.
 //! * [`remote`]: a node whose services are all served by other hosts.
 //! * [`interfaces`]: interfaces come and go; how the program is attached.
+//! * [`own_addresses`]: what steerd puts on the host to translate packets with.
 //! * [`refusal`]: what it cannot work with, it refuses, and says what to do.
 //!
 //! [`maps`]: what must be true of the maps after all of it.
@@ -15,6 +16,7 @@ mod daemon;
 mod failover;
 mod interfaces;
 mod maps;
+mod own_addresses;
 mod refusal;
 mod reload;
 mod remote;
