@@ -165,7 +165,7 @@ fn unload(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
 
 /// Runs until told to stop.
 ///
-/// Two runtimes: this thread has the driver, with real-time priority and nothing that takes long;
+/// Two runtimes: this thread has the driver, soon with real-time priority and nothing that takes long;
 /// probes and the control socket have a thread of their own.
 fn run(config: Config, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let workers = tokio::runtime::Builder::new_multi_thread()
@@ -176,8 +176,6 @@ fn run(config: Config, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let driver = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    // After the workers have started: they keep the ordinary priority.
-    io::rt::make_realtime();
     let outcome = driver.block_on(async {
         Driver::start(config, path.to_owned(), workers.handle().clone())
             .await?
