@@ -8,6 +8,7 @@
 //! * [`interfaces`]: interfaces come and go; how the program is attached.
 //! * [`modes`]: what passes in every mode, and arrives whole.
 //! * [`policy`]: where new flows go, and which are let in.
+//! * [`own_addresses`]: what steerd puts on the host to translate packets with.
 //! * [`refusal`]: what it cannot work with, it refuses, and says what to do.
 //!
 //! [`maps`]: what must be true of the maps after all of it.
@@ -18,6 +19,7 @@ mod failover;
 mod interfaces;
 mod maps;
 mod modes;
+mod own_addresses;
 mod policy;
 mod refusal;
 mod reload;
