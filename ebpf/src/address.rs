@@ -33,6 +33,7 @@ pub fn transport<P: Packet, T: Parts>(packet: &mut P, tables: &T, head: &Head) -
         return Decision::new(Verdict::OtherHost).pack();
     }
     let is_gue = head.protocol() == protocol::UDP
+        && head.part.is_whole()
         && head.destination_port() as u64 == control.gue_port.load();
     if role.is_endpoint() && is_gue {
         return tables.unwrap(packet, head.pack());

@@ -65,7 +65,8 @@ fn sound<P: Packet>(packet: &P, head: &Head) -> Result<(), Verdict> {
         }
     } else {
         let length = be16(packet, head.l4() + 4)?;
-        if length < 8 || head.l4() + length > end {
+        // A first fragment says how long the whole datagram is.
+        if length < 8 || head.part.is_whole() && head.l4() + length > end {
             return Err(Verdict::BadLength);
         }
     }

@@ -143,7 +143,7 @@ fn decide_in<P: Packet, T: Parts, K: Key>(
     let id = if named != 0 {
         named
     } else {
-        select::choose(tables, service, head)
+        select::choose(tables, service, head.source, head.source_port)
     };
     if id == 0 {
         return Err((0, Verdict::NoBackend));

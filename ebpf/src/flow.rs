@@ -23,7 +23,7 @@ pub const WAYS: usize = 4;
 /// One in [`Value::seen`] is 2^8 jiffies: about a second at 250 Hz.
 pub const SEEN_SHIFT: u32 = 8;
 
-const SEEN_MASK: u64 = (1 << 20) - 1;
+pub(crate) const SEEN_MASK: u64 = (1 << 20) - 1;
 const TAG_MASK: u64 = (1 << 12) - 1;
 
 /// How far a connection is. The numbers rise with how much an entry would be missed, so that

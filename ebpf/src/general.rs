@@ -17,9 +17,9 @@ pub mod next {
     pub const DONE: u64 = 0;
     /// [`crate::steer::steer_any`]
     pub const STEER: u64 = 1 << 56;
-    /// [`crate::icmp::message`]
+    /// [`crate::icmp::icmp`]
     pub const MESSAGE: u64 = 2 << 56;
-    /// [`crate::fragment::part`]
+    /// [`crate::fragment::fragment`]
     pub const PART: u64 = 3 << 56;
     /// [`crate::tunnel::unwrap`]
     pub const UNWRAP: u64 = 4 << 56;
@@ -37,6 +37,10 @@ pub fn general<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> u64 {
         Err(verdict) => return done(verdict),
     };
     let next = if !head.part.is_whole() {
+        // The first one has the ports; whether it has a whole header is asked there.
+        if head.part.offset == 0 && matches!(head.protocol(), protocol::TCP | protocol::UDP) {
+            let _ = transport(packet, &mut head);
+        }
         next::PART
     } else {
         match (head.protocol(), head.family) {

@@ -97,14 +97,6 @@ pub const fn flow6(
     spread(client ^ spread(service ^ (port_proto as u64 | (source_port as u64) << 32) ^ seed))
 }
 
-/// The hash of a translated flow, by its key in the table.
-#[must_use]
-#[inline(always)]
-pub const fn session(key: [u64; 3], seed: u64) -> u64 {
-    let client = key[1] ^ key[0].wrapping_mul(K2) ^ key[2].wrapping_mul(K3);
-    spread(client ^ seed)
-}
-
 #[inline(always)]
 const fn spread(mut x: u64) -> u64 {
     x ^= x >> 32;

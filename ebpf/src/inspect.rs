@@ -10,8 +10,8 @@ use std::{
 
 use crate::{
     abi::{
-        BackendState, Counter, FILTER_WORDS, MAC_MASK, MacOwner, NAT_ADDRESSES, NAT_PORT_SETS,
-        NatPool, NatTimeouts, Policy, Role, Service, addr_octets, mac_bytes, maps,
+        BackendState, Counter, FILTER_WORDS, Followed, MAC_MASK, MacOwner, NAT_ADDRESSES,
+        NAT_PORT_SETS, NatPool, NatTimeouts, Policy, Role, Service, addr_octets, mac_bytes, maps,
     },
     event::Event,
     flow::State,
@@ -346,6 +346,7 @@ fn fragment(entry: &[u8]) -> Option<Vec<Field>> {
             .and_then(|b| b.try_into().ok())
             .map_or(0, u64::from_ne_bytes)
     };
+    let followed = Followed::unpack(word(5));
     (word(5) != 0).then(|| {
         vec![
             ("source", address([word(0), word(1)]).to_string()),
@@ -355,7 +356,11 @@ fn fragment(entry: &[u8]) -> Option<Vec<Field>> {
                 ((word(4) >> 8) as u32).swap_bytes().to_string(),
             ),
             ("protocol", (word(4) as u8).to_string()),
-            ("value", format!("{:#018x}", word(5))),
+            ("verdict", followed.verdict.name().to_string()),
+            ("service", followed.service.to_string()),
+            ("backend", followed.backend.to_string()),
+            ("generation", followed.generation.to_string()),
+            ("seen", followed.seen.to_string()),
         ]
     })
 }

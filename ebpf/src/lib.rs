@@ -10,8 +10,8 @@
 //! * [`arrive`]: new flows; [`admit`] says whether they may come in, [`select`] where they go.
 //! * [`general`]: packets that are not plain; [`fragment`]s, [`icmp`] messages, and those to an
 //!   [`address`] of ours without a service.
-//! * [`rewrite`], [`tunnel`], [`nat`], [`mss`]: what forwarding changes in a packet; [`sum`]: its
-//!   checksums.
+//! * [`rewrite`], [`tunnel`], [`nat`], [`mss`]: what forwarding changes in a packet;
+//!   [`sum`]: its checksums.
 //! * [`flow`]: the flow table's sets: look-up, insertion, eviction.
 //! * [`parts`]: its functions in the kernel.
 //! * [`repeat`]: loops that the verifier takes.

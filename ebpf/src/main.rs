@@ -39,7 +39,7 @@ use steerd_ebpf::{
     flow::{Set4, Set6},
     fragment, general, icmp, nat,
     packet::{Packet, Word},
-    parse::Head,
+    parse::{Family, Head},
     parts::Parts,
     rewrite,
     steer::{Decision, Tables, run},
@@ -160,8 +160,23 @@ macro_rules! parts {
             }
 
             #[inline(always)]
+            fn wrap4<P: Packet>(&self, packet: &mut P, hash: u64, backend: u16) -> u64 {
+                steerd_wrap4(packet.context().cast(), hash, backend)
+            }
+
+            #[inline(always)]
+            fn wrap6<P: Packet>(&self, packet: &mut P, hash: u64, backend: u16) -> u64 {
+                steerd_wrap6(packet.context().cast(), hash, backend)
+            }
+
+            #[inline(always)]
             fn retag<P: Packet>(&self, packet: &mut P, l3: usize, to: u64, from: u64) -> u64 {
                 steerd_retag(packet.context().cast(), l3 as u64, to, from)
+            }
+
+            #[inline(always)]
+            fn record(&self, place: u32, decision: u64) -> u64 {
+                steerd_record(place, decision)
             }
 
             $(
@@ -182,11 +197,12 @@ parts! {
     wrap = tunnel::wrap, steerd_wrap(backend: u16);
     unwrap = tunnel::unwrap, steerd_unwrap();
     too_big = tunnel::too_big, steerd_too_big(mtu: u16);
-    translate = nat::translate, steerd_translate(backend: u16);
+    translate = nat::translate, steerd_translate(backend: u16, place: u32);
     open = nat::open, steerd_open(backend: u16);
     answer = nat::answer, steerd_answer(address: u32);
     message = icmp::message, steerd_message();
-    part = fragment::part, steerd_part();
+    retell = icmp::retell, steerd_retell(place: u32, homeward: u32);
+    follow = fragment::follow, steerd_follow();
 }
 
 #[unsafe(no_mangle)]
@@ -198,9 +214,29 @@ pub(crate) extern "C" fn steerd_general(ctx: *mut xdp_md) -> u64 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
+pub(crate) extern "C" fn steerd_wrap4(ctx: *mut xdp_md, hash: u64, backend: u16) -> u64 {
+    let ctx = XdpContext::new(ctx);
+    tunnel::plain::wrap(&mut Frame::new(&ctx), &Maps, Family::V4, hash, backend)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn steerd_wrap6(ctx: *mut xdp_md, hash: u64, backend: u16) -> u64 {
+    let ctx = XdpContext::new(ctx);
+    tunnel::plain::wrap(&mut Frame::new(&ctx), &Maps, Family::V6, hash, backend)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
 pub(crate) extern "C" fn steerd_retag(ctx: *mut xdp_md, l3: u64, to: u64, from: u64) -> u64 {
     let ctx = XdpContext::new(ctx);
     rewrite::retag(&mut Frame::new(&ctx), l3 as usize, to, from)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn steerd_record(place: u32, decision: u64) -> u64 {
+    fragment::record(&Maps, place, decision)
 }
 
 #[inline(always)]

@@ -36,7 +36,7 @@ fn lower<P: Packet>(packet: &mut P, l4: usize, most: u16) -> Option<()> {
         end: l4 + (words >> 4) as usize * 4,
         found: 0,
     };
-    repeat(20, &mut search);
+    repeat(40, &mut search);
     let at = search.found;
     // TCP options end 60 bytes behind the header's start; the verifier wants to see it.
     if at < l4 || at > l4 + 60 {
@@ -58,7 +58,7 @@ fn lower<P: Packet>(packet: &mut P, l4: usize, most: u16) -> Option<()> {
     packet.store(l4 + 16, checksum)
 }
 
-/// The place of the MSS option; what comes behind 20 others is left alone.
+/// The place of the MSS option, an option a round: there are 40 at most.
 struct Search<'p, P> {
     packet: &'p P,
     at: usize,
@@ -75,7 +75,11 @@ impl<P: Packet> Step for Search<'_, P> {
         match self.packet.load::<u8>(self.at) {
             Some(NOTHING) => self.at += 1,
             Some(MSS) => {
-                self.found = self.at;
+                // Of another length, or not all within the header, it is none: what lies there is
+                // data.
+                if self.packet.load(self.at + 1) == Some(4_u8) && self.at + 4 <= self.end {
+                    self.found = self.at;
+                }
                 return false;
             }
             None | Some(END) => return false,

@@ -111,7 +111,7 @@ pub struct Head {
     /// The destination address, IPv4 mapped.
     pub destination: [u64; 2],
     /// [`Service::key`] of destination port and protocol; of a protocol without ports, and of a
-    /// fragment, the port is 0.
+    /// later fragment, the port is 0.
     pub port_proto: u32,
     /// Which part of a fragmented packet it is.
     pub part: Part,
@@ -369,7 +369,7 @@ pub fn plain6<P: Packet>(packet: &P, wanted: impl Fn([u64; 2]) -> bool) -> Plain
         return Plain::Other;
     };
     let destination = [to0, to1];
-    if !wanted(destination) {
+    if !wanted(destination) || is_mapped(destination) {
         return Plain::NotWanted;
     }
     let protocol = (first >> 48) as u8;
@@ -437,8 +437,13 @@ fn ipv4<P: Packet>(
     if first & 0xf0 != 0x40 || words < 5 {
         return Err(Verdict::BadHeader);
     }
-    if words > 5 && source_routed(packet, l3 + 20, l3 + 4 * words)? {
-        return Err(Verdict::SourceRoute);
+    if words > 5 {
+        if source_routed(packet, l3 + 20, l3 + 4 * words)? {
+            return Err(Verdict::SourceRoute);
+        }
+        packet
+            .load::<u8>(l3 + 4 * words - 1)
+            .ok_or(Verdict::Truncated)?;
     }
     let protocol = packet.load(l3 + 9).ok_or(Verdict::Truncated)?;
     Ok(Head {
@@ -454,6 +459,13 @@ fn ipv4<P: Packet>(
         ports: false,
         fragment: 0,
     })
+}
+
+/// Whether an IPv6 packet is to an IPv4 address in the form that the tables have them in. That form
+/// is not for the wire (RFC 4291 section 2.5.5.2), so no service is meant.
+#[inline(always)]
+const fn is_mapped(address: [u64; 2]) -> bool {
+    address[0] == 0 && address[1] as u32 == mapped(0)[1] as u32
 }
 
 /// Whether IPv4 options have one for a loose or strict source route (RFC 791 3.1). They are from
@@ -525,7 +537,7 @@ fn ipv6<P: Packet>(
     let to1: u64 = packet.load(l3 + 32).ok_or(Verdict::Truncated)?;
     let to0: u64 = packet.load(l3 + 24).ok_or(Verdict::Truncated)?;
     let destination = [to0, to1];
-    if !wanted(destination) {
+    if !wanted(destination) || is_mapped(destination) {
         return Err(Verdict::NotVip);
     }
     let from1: u64 = packet.load(l3 + 16).ok_or(Verdict::Truncated)?;
@@ -555,6 +567,9 @@ fn ipv6<P: Packet>(
     if !extensions.arrived || extensions.at > MAX_L4 {
         return Err(Verdict::ExtensionHeader);
     }
+    packet
+        .load::<u8>(extensions.at - 1)
+        .ok_or(Verdict::Truncated)?;
     Ok(Head {
         family: Family::V6,
         l3: l3 as u32,

@@ -23,20 +23,28 @@ pub trait Parts: Tables + Sized {
     fn address<P: Packet>(&self, packet: &mut P, head: u64) -> u64;
     /// [`crate::tunnel::wrap`]
     fn wrap<P: Packet>(&self, packet: &mut P, head: u64, backend: u16) -> u64;
+    /// [`crate::tunnel::plain::wrap`], of IPv4
+    fn wrap4<P: Packet>(&self, packet: &mut P, hash: u64, backend: u16) -> u64;
+    /// [`crate::tunnel::plain::wrap`], of IPv6
+    fn wrap6<P: Packet>(&self, packet: &mut P, hash: u64, backend: u16) -> u64;
     /// [`crate::tunnel::unwrap`]
     fn unwrap<P: Packet>(&self, packet: &mut P, head: u64) -> u64;
     /// [`crate::tunnel::too_big`]
     fn too_big<P: Packet>(&self, packet: &mut P, head: u64, mtu: u16) -> u64;
     /// [`crate::nat::translate`]
-    fn translate<P: Packet>(&self, packet: &mut P, head: u64, backend: u16) -> u64;
+    fn translate<P: Packet>(&self, packet: &mut P, head: u64, backend: u16, place: u32) -> u64;
     /// [`crate::nat::open`]
     fn open<P: Packet>(&self, packet: &mut P, head: u64, backend: u16) -> u64;
     /// [`crate::nat::answer`]
     fn answer<P: Packet>(&self, packet: &mut P, head: u64, address: u32) -> u64;
     /// [`crate::icmp::message`]
     fn message<P: Packet>(&self, packet: &mut P, head: u64) -> u64;
-    /// [`crate::fragment::part`]
-    fn part<P: Packet>(&self, packet: &mut P, head: u64) -> u64;
+    /// [`crate::icmp::retell`]
+    fn retell<P: Packet>(&self, packet: &mut P, head: u64, place: u32, homeward: u32) -> u64;
+    /// [`crate::fragment::follow`]
+    fn follow<P: Packet>(&self, packet: &mut P, head: u64) -> u64;
+    /// [`crate::fragment::record`]
+    fn record(&self, place: u32, decision: u64) -> u64;
     /// [`crate::rewrite::retag`]
     fn retag<P: Packet>(&self, packet: &mut P, l3: usize, destination: u64, source: u64) -> u64;
 }

@@ -12,7 +12,7 @@ use crate::{
 
 /// The scheduler's choice; 0: none.
 #[inline(always)]
-pub fn choose<T: Tables>(tables: &T, service: &Service, head: &Head) -> u16 {
+pub fn choose<T: Tables>(tables: &T, service: &Service, client: [u64; 2], client_port: u16) -> u16 {
     let (first, slots) = service.ring();
     if slots == 0 {
         return 0;
@@ -21,14 +21,17 @@ pub fn choose<T: Tables>(tables: &T, service: &Service, head: &Head) -> u16 {
     match policy.scheduler() {
         Scheduler::Hash => {
             let affinity = policy.affinity();
-            let hash = hash::ring(head.source, head.source_port, service.salt, affinity);
+            let hash = hash::ring(client, client_port, service.salt, affinity);
             at(tables, first, hash::reduce(hash, slots))
         }
         Scheduler::Sequence => {
             let turn = service.cursor.fetch_add(1);
             at(tables, first, (turn % slots as u64) as u32)
         }
-        Scheduler::LeastConnections => least(tables, first, slots, head),
+        Scheduler::LeastConnections => {
+            let hash = hash::client(client, client_port);
+            least(tables, first, slots, hash::reduce(hash, slots))
+        }
     }
 }
 
@@ -47,12 +50,12 @@ const COMPARED: u32 = 32;
 /// [`COMPARED`], else of as many in a row from a place that the client picks. Of equals the first, so
 /// that an idle service spreads its flows too.
 #[inline(always)]
-fn least<T: Tables>(tables: &T, first: u32, slots: u32, head: &Head) -> u16 {
+fn least<T: Tables>(tables: &T, first: u32, slots: u32, start: u32) -> u16 {
     let mut search = Search {
         tables,
         first,
         slots,
-        slot: hash::reduce(hash::client(head.source, head.source_port), slots),
+        slot: start,
         best: 0,
         // Nothing is worse than no weight.
         best_load: 1,

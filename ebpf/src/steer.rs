@@ -20,13 +20,15 @@ use crate::{
     arrive,
     event::Event,
     flow::{self, Entry, Key, Key4, Key6, Set4, Set6, Value, WAYS},
+    fragment,
     general::next,
-    hash, nat,
+    hash, icmp, nat,
     packet::Packet,
     parse::{Family, Head, Plain, ethertype, plain4, plain6},
     parts::Parts,
     rewrite,
     shared::Shared,
+    tunnel::plain,
     verdict::Verdict,
 };
 
@@ -143,8 +145,8 @@ pub fn run<P: Packet, T: Parts>(packet: &mut P, tables: &T) -> Decision {
     let found = tables.general(packet);
     match found & 0xff << 56 {
         next::STEER => steer_any(packet, tables, found),
-        next::MESSAGE => Decision::unpack(tables.message(packet, found)),
-        next::PART => Decision::unpack(tables.part(packet, found)),
+        next::MESSAGE => icmp::icmp(packet, tables, found),
+        next::PART => fragment::fragment(packet, tables, found),
         next::UNWRAP => Decision::unpack(tables.unwrap(packet, found)),
         _ => Decision::new(Verdict::unpack(found)),
     }
@@ -174,7 +176,17 @@ fn steer<P: Packet, T: Parts>(
                     Ok(()) => Verdict::Dsr,
                     Err(stuck) => stuck.verdict(),
                 },
-                Mode::Ipip | Mode::Gue => Verdict::unpack(tables.wrap(packet, head.pack(), id)),
+                Mode::Ipip | Mode::Gue => {
+                    let hash = head.flow_hash(control.flow_seed.load());
+                    let wrapped = match head.family {
+                        Family::V4 => tables.wrap4(packet, hash, id),
+                        Family::V6 => tables.wrap6(packet, hash, id),
+                    };
+                    Verdict::unpack(match wrapped {
+                        plain::OTHER => tables.wrap(packet, head.pack(), id),
+                        verdict => verdict,
+                    })
+                }
                 Mode::Nat => nat::deliver(packet, tables, head.pack(), id),
             };
             return Decision {
@@ -234,7 +246,7 @@ fn arrive_and_deliver<P: Packet, T: Parts>(
 
 /// Makes the packet one for its backend.
 #[inline(always)]
-fn deliver<P: Packet, T: Parts>(
+pub fn deliver<P: Packet, T: Parts>(
     packet: &mut P,
     tables: &T,
     head: u64,

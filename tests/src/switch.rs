@@ -125,6 +125,23 @@ impl Switch {
     }
 
     fn connect(&self, spec: HostSpec, host: &Namespace) -> Result<Pass> {
+        let addresses = [(spec.v4(), 24), (spec.v6(), 64)];
+        self.join(spec, host, INTERFACE, &addresses)
+    }
+
+    /// Gives a host an interface on this switch, whose port has the host's name. The interface has
+    /// the host's MAC, and leaves no work to the network card that it is not.
+    ///
+    /// # Errors
+    ///
+    /// See [`Switch::plug`]; or the host has an interface of this name, or here.
+    pub fn join(
+        &self,
+        spec: HostSpec,
+        host: &Namespace,
+        interface: &str,
+        addresses: &[(IpAddr, u8)],
+    ) -> Result<Pass> {
         self.namespace.run(|| {
             // A name that no namespace has yet; it gets its real one where it belongs.
             let far = format!("{}-far", spec.name);
@@ -138,13 +155,11 @@ impl Switch {
             ];
             // A daemon may be waiting for the interface, to attach its program at once.
             link::disable_offloads(&far, &offloads)?;
-            link::hand_over(&far, host.net(), INTERFACE)?;
+            link::hand_over(&far, host.net(), interface)?;
             link::plug(spec.name, BRIDGE)
         })?;
-        host.run(|| {
-            let mac = [2, 0, 0, 0, 1, spec.number];
-            link::configure(INTERFACE, mac, &[(spec.v4(), 24), (spec.v6(), 64)])
-        })?;
+        let mac = [2, 0, 0, 0, 1, spec.number];
+        host.run(|| link::configure(interface, mac, addresses))?;
         // Last: it takes segmentation from the far end, which could not be switched off any more.
         self.namespace.run(|| Pass::attach(spec.name))
     }

@@ -15,7 +15,7 @@ mod service;
 
 pub use backend::{Backend, BackendState, Load, Mode};
 pub use control::{Control, FILTER_WORDS, NAT_ADDRESSES, NatPool, NatTimeouts};
-pub use fragment::{FRAGMENT_WAYS, Fragment, FragmentSet};
+pub use fragment::{FRAGMENT_WAYS, Followed, Fragment, FragmentSet, identity};
 pub use limit::{SourceRule, SynLimit};
 pub use nat::{Hop, NAT_PORT_SETS, NAT_SETS, Session};
 pub use service::{Affinity, Policy, Role, Scheduler, Service};

@@ -91,7 +91,7 @@ pub fn part<P: Packet>(
 
 /// Addresses, hops and the header's checksum. Returns what a checksum of the addresses changes by.
 #[inline(always)]
-fn network<P: Packet>(
+pub(crate) fn network<P: Packet>(
     packet: &mut P,
     head: &Head,
     source: &impl Address,

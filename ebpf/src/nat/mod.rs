@@ -30,8 +30,8 @@ use crate::{
 };
 use session::Found;
 
-/// Makes a client's packet one for its backend, in two or three steps, one after another, as
-/// together they would need more of the stack than there is.
+/// Makes a client's packet one for its backend. Where that takes more than one step, they come one
+/// after another, as within each other they would need more of the stack than there is.
 #[inline(always)]
 pub fn deliver<P: Packet, T: Parts>(
     packet: &mut P,
@@ -39,38 +39,45 @@ pub fn deliver<P: Packet, T: Parts>(
     head: u64,
     backend: u16,
 ) -> Verdict {
-    let word = tables.translate(packet, head, backend);
+    let word = tables.translate(packet, head, backend, LOOK_UP);
     if word != UNKNOWN {
         return Verdict::unpack(word);
     }
-    if tables.open(packet, head, backend) == 0 {
-        return Verdict::NatExhausted;
-    }
-    match tables.translate(packet, head, backend) {
+    match tables.open(packet, head, backend) {
         UNKNOWN => Verdict::NatExhausted,
-        word => Verdict::unpack(word),
+        place => Verdict::unpack(tables.translate(packet, head, backend, place as u32)),
     }
 }
 
-/// [`translate`]: it has no session yet.
+/// [`translate`]: its session is to be looked up.
+const LOOK_UP: u32 = u32::MAX;
+
+/// [`translate`]: it has no session where most are. [`open`]: no port is left.
 const UNKNOWN: u64 = u64::MAX;
 
-/// Makes a session for a client's packet. Returns 0 if no port is left.
+/// Finds or makes a session for a client's packet. Returns its place, or [`UNKNOWN`].
 #[inline(always)]
 pub fn open<P: Packet, T: Tables>(packet: &mut P, tables: &T, head: &Head, backend: u16) -> u64 {
-    let made = packet.has(head.l4()) && session::open(tables, head, backend).is_some();
-    u64::from(made)
+    if !packet.has(head.l4()) {
+        return UNKNOWN;
+    }
+    match session::open(tables, head, backend) {
+        Some(place) => place as u64,
+        None => UNKNOWN,
+    }
 }
 
-/// Translates a client's packet for its backend. Returns the verdict's number, or [`UNKNOWN`].
+/// Translates a client's packet for its backend, with the session at `place` or as it is looked up.
+/// Returns the verdict's number, or [`UNKNOWN`].
 #[inline(always)]
 pub fn translate<P: Packet, T: Parts>(
     packet: &mut P,
     tables: &T,
     head: &Head,
     backend: u16,
+    place: u32,
 ) -> u64 {
-    match to_backend(packet, tables, head, backend) {
+    match to_backend(packet, tables, head, backend, place) {
         Ok(true) => Verdict::Nat as u64,
         Ok(false) => UNKNOWN,
         Err(verdict) => verdict as u64,
@@ -83,6 +90,7 @@ fn to_backend<P: Packet, T: Parts>(
     tables: &T,
     head: &Head,
     id: u16,
+    place: u32,
 ) -> Result<bool, Verdict> {
     let control = tables.control().ok_or(Verdict::BadBackend)?;
     let (backend, state) = usable(tables, id).ok_or(Verdict::BadBackend)?;
@@ -90,8 +98,13 @@ fn to_backend<P: Packet, T: Parts>(
         return Err(Verdict::BadBackend);
     }
     has_hops(packet, head)?;
-    let Some(place) = session::known(tables, control, head, id, backend, state.generation) else {
-        return Ok(false);
+    let place = if place != LOOK_UP {
+        place
+    } else {
+        match session::known(tables, control, head, id, backend, state.generation) {
+            Some(place) => place,
+            None => return Ok(false),
+        }
     };
     let hop = tables.hop(place).ok_or(Verdict::BadBackend)?;
     hop::keep(packet, head.l3(), hop).ok_or(Verdict::Truncated)?;
@@ -119,14 +132,16 @@ fn to_client<P: Packet, T: Parts>(
     address: u32,
 ) -> Result<u64, Verdict> {
     let place = session::place(address, head.destination_port());
-    has_hops(packet, head)?;
     const SYN_ACK: u8 = tcp::SYN | tcp::ACK;
     if head.signal.0 & SYN_ACK == SYN_ACK {
         // Looked up again behind it: so nothing has to be kept on the stack over it.
         let (_, backend) = session(tables, head, place)?;
+        has_hops(packet, head)?;
         clamp(packet, tables, head, backend);
     }
     let (found, backend) = session(tables, head, place)?;
+    // Not asked before: what is of no session is the host's, and needs no hop more. BGP's are one.
+    has_hops(packet, head)?;
     session::answered(tables, place, found, head.signal);
     let client = session::client(tables, place, found).ok_or(Verdict::NatUnknown)?;
     let ports = change::ports(backend.service_port, client.port);
@@ -157,7 +172,7 @@ fn session<'t, T: Tables>(
 /// The frame to a session's client, whose packet it is by now: it must not reach the host's stack.
 /// Returns the decision, packed.
 #[inline(always)]
-fn homeward<P: Packet, T: Tables>(
+pub(crate) fn homeward<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     head: &Head,
@@ -227,7 +242,7 @@ pub fn part_to_client<P: Packet, T: Parts>(
 
 /// The backend of a session, if it is still the one that it was.
 #[inline(always)]
-fn still<'t, T: Tables>(tables: &'t T, found: Found) -> Result<&'t Backend, Verdict> {
+pub(crate) fn still<T: Tables>(tables: &T, found: Found) -> Result<&Backend, Verdict> {
     match usable(tables, found.backend()) {
         Some((backend, state)) if state.generation == found.generation() => Ok(backend),
         _ => Err(Verdict::NatUnknown),
@@ -237,7 +252,7 @@ fn still<'t, T: Tables>(tables: &'t T, found: Found) -> Result<&'t Backend, Verd
 /// The frame to a backend. The packet in it is translated already, so that a refusal must not reach
 /// the host's stack.
 #[inline(always)]
-fn frame<P: Packet, T: Parts>(
+pub(crate) fn frame<P: Packet, T: Parts>(
     packet: &mut P,
     tables: &T,
     head: &Head,

@@ -49,7 +49,7 @@ fn enter<P: Packet, T: Parts>(
         Mode::Gue => true,
         _ => return Err(bad),
     };
-    let inner = Inner::load(packet, head)?;
+    let inner = Inner::load(packet, head.family, head.l3())?;
     let end = head.l3() + inner.length;
     if inner.length < head.l4() - head.l3() || !packet.has(end) && packet.length() < end {
         return Err(Verdict::BadLength);
@@ -82,10 +82,10 @@ fn enter<P: Packet, T: Parts>(
 }
 
 /// What the outer header takes over from the inner one.
-struct Inner {
+pub(super) struct Inner {
     family: Family,
     /// Of the packet: bytes, by its header.
-    length: usize,
+    pub(super) length: usize,
     /// TOS or traffic class.
     class: u8,
     /// The hops that are left after this one.
@@ -96,19 +96,18 @@ struct Inner {
 
 impl Inner {
     #[inline(always)]
-    fn load<P: Packet>(packet: &P, head: &Head) -> Result<Self, Verdict> {
-        let l3 = head.l3();
+    pub(super) fn load<P: Packet>(packet: &P, family: Family, l3: usize) -> Result<Self, Verdict> {
         // TTL, protocol and checksum; the last of what is read, first.
         let word: u32 = packet.load(l3 + 8).ok_or(Verdict::Truncated)?;
         let first: u64 = packet.load(l3).ok_or(Verdict::Truncated)?;
-        let hops = match head.family {
+        let hops = match family {
             Family::V4 => word as u8,
             Family::V6 => (first >> 56) as u8,
         };
         if hops <= 1 {
             return Err(Verdict::TtlExpired);
         }
-        Ok(match head.family {
+        Ok(match family {
             Family::V4 => Self {
                 family: Family::V4,
                 length: u16::from_be((first >> 16) as u16) as usize,
@@ -128,7 +127,7 @@ impl Inner {
 
     /// Takes its hop, once it is at `l3`.
     #[inline(always)]
-    fn age<P: Packet>(&self, packet: &mut P, l3: usize) -> Option<()> {
+    pub(super) fn age<P: Packet>(&self, packet: &mut P, l3: usize) -> Option<()> {
         match self.family {
             Family::V4 => packet.store(l3 + 8, self.aged),
             Family::V6 => packet.store(l3 + 7, self.hops),
@@ -144,10 +143,10 @@ impl Inner {
 }
 
 /// Where the outer packet comes from and goes to.
-struct Outer {
+pub(super) struct Outer {
     family: Family,
     is_gue: bool,
-    source: [u64; 2],
+    pub(super) source: [u64; 2],
     destination: [u64; 2],
     /// Of the client.
     hash: u64,
@@ -157,29 +156,67 @@ impl Outer {
     /// `None`: there is no network that packets of this family could come from.
     #[inline(always)]
     fn new(control: &Control, backend: &Backend, head: &Head, is_gue: bool) -> Option<Self> {
-        let hash = hash::client(head.source, head.source_port);
+        // Of fragments only the first one has ports; all go the same way.
+        let hash = if head.part.is_whole() {
+            head.flow_hash(control.flow_seed.load())
+        } else {
+            hash::client(head.source, 0)
+        };
         let destination = [backend.addr[0], backend.addr[1]];
-        let outer = |family, source| Self {
-            family,
+        if destination[0] == 0 && destination[1] as u32 == 0xffff_0000 {
+            Self::from4(control, destination, hash, is_gue)
+        } else {
+            Self::from6(control, destination, hash, is_gue)
+        }
+    }
+
+    /// From the IPv4 network.
+    #[inline(always)]
+    pub(super) fn from4(
+        control: &Control,
+        destination: [u64; 2],
+        hash: u64,
+        is_gue: bool,
+    ) -> Option<Self> {
+        let tunnel = control.tunnel4.load();
+        if tunnel == 0 {
+            return None;
+        }
+        let source = tunnel as u32 | hash as u32 & !(tunnel >> 32) as u32;
+        Some(Self {
+            family: Family::V4,
+            is_gue,
+            source: mapped(source),
+            destination,
+            hash,
+        })
+    }
+
+    /// From the IPv6 network.
+    #[inline(always)]
+    pub(super) fn from6(
+        control: &Control,
+        destination: [u64; 2],
+        hash: u64,
+        is_gue: bool,
+    ) -> Option<Self> {
+        let [network0, network1, mask0, mask1] = &control.tunnel6;
+        let network = [network0.load(), network1.load()];
+        if network[0] == 0 {
+            return None;
+        }
+        // A network shorter than /64 has all of the hash in each half: enough to spread.
+        let source = [
+            network[0] | hash & !mask0.load(),
+            network[1] | hash & !mask1.load(),
+        ];
+        Some(Self {
+            family: Family::V6,
             is_gue,
             source,
             destination,
             hash,
-        };
-        if destination[0] == 0 && destination[1] as u32 == 0xffff_0000 {
-            let tunnel = control.tunnel4.load();
-            let source = tunnel as u32 | hash as u32 & !(tunnel >> 32) as u32;
-            (tunnel != 0).then(|| outer(Family::V4, mapped(source)))
-        } else {
-            let [network0, network1, mask0, mask1] = &control.tunnel6;
-            let network = [network0.load(), network1.load()];
-            // A network shorter than /64 has all of the hash in each half: enough to spread.
-            let source = [
-                network[0] | hash & !mask0.load(),
-                network[1] | hash & !mask1.load(),
-            ];
-            (network[0] != 0).then(|| outer(Family::V6, source))
-        }
+        })
     }
 
     /// How many bytes it adds.
@@ -204,14 +241,14 @@ impl Outer {
 
     /// Source and destination port: from the dynamic ones (RFC 6335 section 6), to GUE's.
     #[inline(always)]
-    fn ports(&self, gue_port: u64) -> u32 {
+    pub(super) fn ports(&self, gue_port: u64) -> u32 {
         let source = 0xc000 | (self.hash >> 48) as u16 & 0x3fff;
         source.to_be() as u32 | (gue_port as u32) << 16
     }
 
     /// The IPv4 header but for its destination, which is the last word.
     #[inline(always)]
-    fn ipv4(&self, inner: &Inner) -> [u64; 2] {
+    pub(super) fn ipv4(&self, inner: &Inner) -> [u64; 2] {
         const DONT_FRAGMENT: u64 = 0x4000_u16.to_be() as u64;
         let length = (inner.length + self.length()) as u16;
         let first =
@@ -225,7 +262,7 @@ impl Outer {
 
     /// The first word of the IPv6 header.
     #[inline(always)]
-    fn ipv6(&self, inner: &Inner) -> u64 {
+    pub(super) fn ipv6(&self, inner: &Inner) -> u64 {
         const FLOW_LABEL: u64 = 0x000f_ffff_u32.to_be() as u64;
         let length = (inner.length + self.length() - IPV6) as u16;
         let class = inner.class as u64;
@@ -239,7 +276,7 @@ impl Outer {
 
     /// Length and checksum of UDP: there is none.
     #[inline(always)]
-    fn udp(inner: &Inner) -> u32 {
+    pub(super) fn udp(inner: &Inner) -> u32 {
         ((inner.length + UDP) as u16).to_be() as u32
     }
 }

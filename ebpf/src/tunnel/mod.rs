@@ -10,6 +10,7 @@
 //! ```
 //!
 //! * [`entry`](mod@entry): the outer header, and what it takes over from the inner one.
+//! * [`plain`](mod@plain): the same for nearly all packets.
 //! * [`exit`](mod@exit): which wrapped packets are taken, and how one becomes a plain one again.
 //! * [`mtu`](mod@mtu): the ICMP message about a packet that is too big with its outer header.
 //! * [`link`](mod@link): the frame's header, with its VLAN tags.
@@ -22,6 +23,7 @@ pub mod entry;
 pub mod exit;
 pub mod link;
 pub mod mtu;
+pub mod plain;
 
 pub use entry::wrap;
 pub use exit::unwrap;

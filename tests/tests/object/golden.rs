@@ -2,7 +2,8 @@
 
 use etherparse::{NetSlice, SlicedPacket};
 use steerd_ebpf::{
-    abi::{Counter, Mode, maps},
+    abi::{Backend, BackendState, Counter, Mode, mac_word, maps},
+    shared::Shared,
     verdict::Verdict,
 };
 
@@ -86,35 +87,80 @@ fn local_traffic_passes_untouched() {
     }
 }
 
-/// New MACs, one hop less, a right checksum, and not one other byte.
+/// New MACs, the VLAN tag of the way out, one hop less, a right checksum, and not one other byte.
 #[test]
-fn dsr_changes_macs_and_hops_only() {
-    let world = world();
-    for (offset, verdict, action) in [(1, Verdict::Dsr, TX), (2, Verdict::Dsr, REDIRECT)] {
-        for spec in every_kind() {
-            let spec = Spec {
-                to_port: PORT + offset,
-                ..spec
+fn dsr_changes_macs_tags_and_hops_only() {
+    let mut world = world();
+    // No tag, that of the frames that have one, another one, the highest.
+    for vlan in [0, 7, 8, 4094] {
+        for (id, offset, action) in [(DSR, 1, TX), (ELSEWHERE, 2, REDIRECT)] {
+            let ifindex = match action {
+                TX => INGRESS,
+                _ => crate::world::ELSEWHERE,
             };
-            let frame = spec.build();
-            let outcome = world.run(&frame);
-            assert_eq!(
-                (outcome.verdict, outcome.action),
-                (verdict, action),
-                "{spec:?}"
+            let state = BackendState {
+                mac: mac_word(BACKEND_MAC),
+                generation: 1,
+                mode: Mode::Dsr,
+                alive: true,
+            };
+            world.backend_with(
+                id,
+                &Backend {
+                    state: Shared::new(state.pack()),
+                    source: Shared::new(Backend::source_word(mac_word(OWN_MAC), vlan)),
+                    ifindex,
+                    ..Backend::default()
+                },
             );
-            assert_eq!(outcome.frame[..6], BACKEND_MAC);
-            assert_eq!(outcome.frame[6..12], OWN_MAC);
-            check_hop(&outcome.frame, spec.ttl - 1);
-            let expected = Spec {
-                ttl: 63,
-                source_mac: OWN_MAC,
-                destination_mac: BACKEND_MAC,
-                ..spec
-            };
-            assert_eq!(outcome.frame, expected.build());
+            for spec in every_kind() {
+                let spec = Spec {
+                    to_port: PORT + offset,
+                    ..spec
+                };
+                let outcome = world.run(&prioritized(&spec));
+                assert_eq!(
+                    (outcome.verdict, outcome.action),
+                    (Verdict::Dsr, action),
+                    "{spec:?} to {vlan}"
+                );
+                check_hop(&outcome.frame, spec.ttl - 1);
+                let mut vlans = spec.vlans.clone();
+                let had_tag = vlans.pop().is_some();
+                if vlan != 0 {
+                    vlans.push(vlan);
+                }
+                let expected = Spec {
+                    ttl: 63,
+                    source_mac: OWN_MAC,
+                    destination_mac: BACKEND_MAC,
+                    vlans,
+                    ..spec
+                };
+                let mut frame = expected.build();
+                match (had_tag, vlan, expected.vlans.len()) {
+                    // Its priority stays.
+                    (true, 1.., tags) => frame[10 + 4 * tags] |= PRIORITY,
+                    // Only an outer tag is left: what it says it is stays.
+                    (true, 0, 1) => frame[12..14].copy_from_slice(&[0x88, 0xa8]),
+                    _ => {}
+                }
+                assert_eq!(outcome.frame, frame, "{expected:?}");
+            }
         }
     }
+}
+
+/// Priority 5, drop eligible (IEEE 802.1Q 9.6).
+const PRIORITY: u8 = 0xb0;
+
+/// The frame, whose inner tag has a priority.
+fn prioritized(spec: &Spec) -> Vec<u8> {
+    let mut frame = spec.build();
+    if !spec.vlans.is_empty() {
+        frame[10 + 4 * spec.vlans.len()] |= PRIORITY;
+    }
+    frame
 }
 
 /// The hop count and, for IPv4, the header's checksum.

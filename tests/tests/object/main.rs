@@ -6,11 +6,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod choosing;
+mod flood;
 mod flows;
+mod fragments;
 mod golden;
 mod hostile;
+mod icmp;
+mod model;
+mod modes;
+mod nat;
 mod packets;
 mod protection;
+mod raw;
 mod tunnel;
 mod world;
 

@@ -25,6 +25,7 @@ pub(crate) struct Spec {
 pub(crate) enum Transport {
     Udp,
     Syn,
+    SynAck,
     Ack,
     Fin,
     Rst,
@@ -95,6 +96,7 @@ impl Spec {
         let tcp = step.tcp(from, to, 1000, 64_000);
         let tcp = match self.transport {
             Transport::Syn => tcp.syn(),
+            Transport::SynAck => tcp.syn().ack(5),
             Transport::Ack => tcp.ack(5),
             Transport::Fin => tcp.fin().ack(5),
             Transport::Rst => tcp.rst(),

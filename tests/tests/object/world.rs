@@ -1,12 +1,23 @@
 //! The object, loaded on maps of its own, with entries as the daemon would make them.
 
-use std::{collections::BTreeMap, net::IpAddr, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    net::IpAddr,
+    os::fd::{AsFd, AsRawFd},
+    path::Path,
+    ptr::NonNull,
+};
 
 use aya::{
     Ebpf,
-    maps::{Array, LpmTrie, Map, MapData, PerCpuArray, lpm_trie::Key, xdp::DevMapHash},
-    programs::{TestRun, TestRunOptions, Xdp},
+    maps::{
+        Array, LpmTrie, Map, MapData, PerCpuArray, PerCpuValues, lpm_trie::Key, xdp::DevMapHash,
+    },
+    programs::{ProgramFd, TestRun, TestRunOptions, Xdp},
+    util::nr_cpus,
 };
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use steerd_ebpf::{
     abi::{
         Backend, BackendState, Control, Counter, MacOwner, Mode, PROGRAM, Policy, RING_LINE, Role,
@@ -36,10 +47,15 @@ pub(crate) const PASS: u32 = 2;
 pub(crate) const TX: u32 = 3;
 pub(crate) const REDIRECT: u32 = 4;
 
-const SEED: u32 = 0x1234_5678;
+/// Of services' and MACs' places.
+pub(crate) const SEED: u32 = 0x1234_5678;
+/// Of flows' places.
+pub(crate) const FLOW_SEED: u64 = 0xfeed;
 
 pub(crate) struct World {
     ebpf: Ebpf,
+    /// How many CPUs there can be.
+    cpus: usize,
     lines: u32,
     services: BTreeMap<u32, ([u64; 2], u32)>,
     control: [u64; Control::WORDS],
@@ -71,6 +87,7 @@ impl World {
         program.load().expect("the verifier accepts it");
         let mut world = Self {
             ebpf,
+            cpus: nr_cpus().expect("the kernel says"),
             lines: 0,
             services: BTreeMap::new(),
             control: [0; Control::WORDS],
@@ -78,7 +95,7 @@ impl World {
         let seed = u64::from(SEED) << 32;
         world.control[Control::SERVICES] = seed;
         world.control[Control::MACS] = seed;
-        world.control[Control::FLOW_SEED] = 0xfeed;
+        world.control[Control::FLOW_SEED] = FLOW_SEED;
         world.control[Control::ESTABLISHED_IDLE] = 3516;
         world.write_control();
         // Whatever leaves through interface 77 goes nowhere.
@@ -172,12 +189,13 @@ impl World {
         policy: Policy,
         ring: &[u16],
         table: &[u16],
-    ) {
+    ) -> u32 {
         let slot = self.service_with(id, address, port, 17, ring, policy);
         let first = self.ring(table);
         let mut entry: [u64; 8] = self.get(maps::SERVICES, slot);
         entry[6] = table.len() as u64 | u64::from(first) << 32;
         self.set(maps::SERVICES, slot, entry);
+        slot
     }
 
     /// An address of ours; what it is for is added to what it was for.
@@ -288,6 +306,15 @@ impl World {
             .unwrap();
     }
 
+    /// As if no error message had been sent lately.
+    pub(crate) fn allow_telling(&mut self) {
+        let cpus = self.cpus;
+        let map = self.ebpf.map_mut("TELL_GATE").unwrap();
+        let mut gate: PerCpuArray<&mut MapData, [u64; 2]> = PerCpuArray::try_from(map).unwrap();
+        let open = PerCpuValues::try_from(vec![[0; 2]; cpus]).unwrap();
+        gate.set(0, open, 0).unwrap();
+    }
+
     /// How often an event happened.
     pub(crate) fn events(&self, event: Event) -> u64 {
         self.counter(maps::EVENT_STATS, event as u32).packets
@@ -331,21 +358,64 @@ impl World {
     }
 
     fn verdicts(&self) -> Vec<Counter> {
-        (0..Verdict::COUNT as u32)
-            .map(|verdict| self.counter(maps::VERDICT_STATS, verdict))
-            .collect()
+        self.counters(maps::VERDICT_STATS, Verdict::COUNT)
+    }
+
+    /// The first so many of a map's counters: one system call.
+    pub(crate) fn counters(&self, map: &str, count: usize) -> Vec<Counter> {
+        const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
+        /// The `batch` member of `union bpf_attr`.
+        #[repr(C)]
+        struct Batch {
+            in_batch: u64,
+            out_batch: u64,
+            keys: u64,
+            values: u64,
+            count: u32,
+            map: u32,
+            element_flags: u64,
+            flags: u64,
+        }
+        let Map::PerCpuArray(data) = self.ebpf.map(map).unwrap() else {
+            panic!("{map} has no counters");
+        };
+        let mut keys = vec![0_u32; count];
+        let mut values = vec![[0_u64; 2]; count * self.cpus];
+        let mut next = 0_u32;
+        let mut batch = Batch {
+            in_batch: 0,
+            out_batch: (&raw mut next) as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: count as u32,
+            map: data.fd().as_fd().as_raw_fd().cast_unsigned(),
+            element_flags: 0,
+            flags: 0,
+        };
+        // SAFETY: the keys have room for so many, the values for so many of each CPU.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_bpf,
+                BPF_MAP_LOOKUP_BATCH,
+                &raw mut batch,
+                size_of::<Batch>(),
+            )
+        };
+        assert!(result == 0, "{map}: {}", std::io::Error::last_os_error());
+        assert_eq!(batch.count, count as u32, "{map}");
+        values.chunks(self.cpus).map(sum).collect()
     }
 
     pub(crate) fn counter(&self, map: &str, index: u32) -> Counter {
         let array: PerCpuArray<&MapData, [u64; 2]> =
             PerCpuArray::try_from(self.ebpf.map(map).unwrap()).unwrap();
-        let values = array.get(&index, 0).unwrap();
-        values
-            .iter()
-            .fold(Counter::default(), |sum, [packets, bytes]| Counter {
-                packets: sum.packets + packets,
-                bytes: sum.bytes + bytes,
-            })
+        sum(&array.get(&index, 0).unwrap())
+    }
+
+    /// The program, to be run by others.
+    pub(crate) fn program(&self) -> &ProgramFd {
+        let program: &Xdp = self.ebpf.program(PROGRAM).unwrap().try_into().unwrap();
+        program.fd().unwrap()
     }
 
     /// The IPv4 flow of a client, if the table has it.
@@ -359,7 +429,7 @@ impl World {
                     port.to_be(),
                     (vip[1] >> 32) as u32,
                     port_proto,
-                    0xfeed,
+                    FLOW_SEED,
                 ) as u32
                     & (FLOW4_SETS - 1);
                 let entries: [u64; 8] = self.get(maps::FLOWS4, set);
@@ -372,7 +442,8 @@ impl World {
                     })
             }
             IpAddr::V6(_) => {
-                let set = hash::flow6(words(client), port.to_be(), vip, port_proto, 0xfeed) as u32
+                let set = hash::flow6(words(client), port.to_be(), vip, port_proto, FLOW_SEED)
+                    as u32
                     & (FLOW6_SETS - 1);
                 let entries: [u64; 16] = self.get(maps::FLOWS6, set);
                 bytes(&entries)
@@ -383,6 +454,32 @@ impl World {
                             == (client, port, service)
                     })
             }
+        }
+    }
+
+    /// An array in this process's memory.
+    pub(crate) fn mapped(&self, map: &str) -> Mapped {
+        let Map::Array(data) = self.ebpf.map(map).unwrap() else {
+            panic!("{map} is no array");
+        };
+        let info = data.info().unwrap();
+        let bytes = info.value_size() as usize * info.max_entries() as usize;
+        let file = File::from(data.fd().as_fd().try_clone_to_owned().unwrap());
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice aliases nothing in Rust.
+        let base = unsafe {
+            mmap(
+                None,
+                bytes.try_into().unwrap(),
+                protection,
+                MapFlags::MAP_SHARED,
+                &file,
+                0,
+            )
+        };
+        Mapped {
+            base: base.unwrap().cast(),
+            words: bytes / 8,
         }
     }
 
@@ -398,6 +495,58 @@ impl World {
         let info = data.info().unwrap();
         (info.key_size(), info.value_size(), info.max_entries())
     }
+}
+
+/// An array map in this process's memory.
+pub(crate) struct Mapped {
+    base: NonNull<Shared>,
+    words: usize,
+}
+
+impl Mapped {
+    /// Its elements of so many words that are not all zero, with their numbers.
+    pub(crate) fn occupied(&self, size: usize) -> Vec<(usize, &[Shared])> {
+        const PAGE: usize = 512;
+        // SAFETY: the mapping is as long, page-aligned, initialised by the kernel, and lives as long
+        // as self. Programs that write to it run in `World::run` only, on this thread.
+        let plain: &[u64] =
+            unsafe { std::slice::from_raw_parts(self.base.cast().as_ptr(), self.words) };
+        // SAFETY: as above; `Shared` is a word.
+        let shared: &[Shared] =
+            unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.words) };
+        let mut occupied = Vec::new();
+        // Most pages are empty, which one comparison tells.
+        for (page, _) in plain
+            .chunks(PAGE)
+            .enumerate()
+            .filter(|(_, page)| **page != [0; PAGE])
+        {
+            let first = page * PAGE;
+            for (at, element) in shared[first..first + PAGE].chunks(size).enumerate() {
+                if element.iter().any(|word| word.load() != 0) {
+                    occupied.push((first / size + at, element));
+                }
+            }
+        }
+        occupied
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: it is this value's mapping, and nothing refers to it any more.
+        unsafe { munmap(self.base.cast(), self.words * 8) }.unwrap();
+    }
+}
+
+/// A counter of all CPUs.
+fn sum(values: &[[u64; 2]]) -> Counter {
+    values
+        .iter()
+        .fold(Counter::default(), |sum, [packets, bytes]| Counter {
+            packets: sum.packets + packets,
+            bytes: sum.bytes + bytes,
+        })
 }
 
 pub(crate) fn words(address: IpAddr) -> [u64; 2] {

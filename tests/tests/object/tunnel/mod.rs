@@ -99,9 +99,15 @@ impl Way {
 fn world() -> World {
     let mut world = World::new();
     networks(&mut world);
+    add_services(&mut world);
+    world
+}
+
+/// A service for each way, family and protocol.
+fn add_services(world: &mut World) {
     for way in WAYS {
         let number = u32::from(way.number());
-        send(&mut world, way, 0, 1500, INGRESS);
+        send(world, way, 0, 1500, INGRESS);
         for (n, (vip, protocol)) in (1..).zip([(VIP, 6), (VIP, 17), (VIP6, 6), (VIP6, 17)]) {
             let port = PORT + way.number();
             world.service(
@@ -113,7 +119,6 @@ fn world() -> World {
             );
         }
     }
-    world
 }
 
 /// Sends what goes this way with this VLAN tag, over a link of this MTU, out of this interface.
