@@ -361,23 +361,16 @@ impl Plan {
         }
     }
 
-    /// The configuration of steerd on a server that unwraps. A virtual router of its own, because
-    /// there is none without.
+    /// The configuration of steerd on a server that unwraps.
     #[must_use]
     pub fn endpoint_config(&self, spec: HostSpec) -> String {
         let own = Family::ALL.map(|family| hosts::address(spec, family, self.servers_are_behind()));
         let own = own.map(|address| address.to_string());
         let name = spec.name;
-        let mut text = format!("[node]\nname = \"{name}\"\n[tunnel]\nendpoints = {own:?}\n");
-        let number = spec.number;
-        text += &format!(
-            "[[virtual_router]]\nname = \"own\"\ninterface = \"{INTERFACE}\"\nvrid = {number}\n\
-             addresses = [\"192.0.2.{number}/32\"]\n[[service]]\nname = \"own\"\naddress = \
-             \"192.0.2.{number}\"\nport = 9\n[[service.backend]]\nname = \"own\"\naddress = \
-             \"{}\"\n",
-            own[0]
-        );
-        text
+        format!(
+            "[node]\nname = \"{name}\"\n[dataplane]\ninterfaces = [\"{INTERFACE}\"]\n\
+             [tunnel]\nendpoints = {own:?}\n"
+        )
     }
 }
 
