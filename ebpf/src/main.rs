@@ -39,7 +39,7 @@ use steerd_ebpf::{
     flow::{Set4, Set6},
     fragment, general, icmp, nat,
     packet::{Packet, Word},
-    parse::{Family, Head},
+    parse::Head,
     parts::Parts,
     rewrite,
     steer::{Decision, Tables, run},
@@ -160,16 +160,6 @@ macro_rules! parts {
             }
 
             #[inline(always)]
-            fn wrap4<P: Packet>(&self, packet: &mut P, hash: u64, backend: u16) -> u64 {
-                steerd_wrap4(packet.context().cast(), hash, backend)
-            }
-
-            #[inline(always)]
-            fn wrap6<P: Packet>(&self, packet: &mut P, hash: u64, backend: u16) -> u64 {
-                steerd_wrap6(packet.context().cast(), hash, backend)
-            }
-
-            #[inline(always)]
             fn retag<P: Packet>(&self, packet: &mut P, l3: usize, to: u64, from: u64) -> u64 {
                 steerd_retag(packet.context().cast(), l3 as u64, to, from)
             }
@@ -210,20 +200,6 @@ parts! {
 pub(crate) extern "C" fn steerd_general(ctx: *mut xdp_md) -> u64 {
     let ctx = XdpContext::new(ctx);
     general::general(&mut Frame::new(&ctx), &Maps)
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn steerd_wrap4(ctx: *mut xdp_md, hash: u64, backend: u16) -> u64 {
-    let ctx = XdpContext::new(ctx);
-    tunnel::plain::wrap(&mut Frame::new(&ctx), &Maps, Family::V4, hash, backend)
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn steerd_wrap6(ctx: *mut xdp_md, hash: u64, backend: u16) -> u64 {
-    let ctx = XdpContext::new(ctx);
-    tunnel::plain::wrap(&mut Frame::new(&ctx), &Maps, Family::V6, hash, backend)
 }
 
 #[unsafe(no_mangle)]

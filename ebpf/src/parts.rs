@@ -23,10 +23,6 @@ pub trait Parts: Tables + Sized {
     fn address<P: Packet>(&self, packet: &mut P, head: u64) -> u64;
     /// [`crate::tunnel::wrap`]
     fn wrap<P: Packet>(&self, packet: &mut P, head: u64, backend: u16) -> u64;
-    /// [`crate::tunnel::plain::wrap`], of IPv4
-    fn wrap4<P: Packet>(&self, packet: &mut P, hash: u64, backend: u16) -> u64;
-    /// [`crate::tunnel::plain::wrap`], of IPv6
-    fn wrap6<P: Packet>(&self, packet: &mut P, hash: u64, backend: u16) -> u64;
     /// [`crate::tunnel::unwrap`]
     fn unwrap<P: Packet>(&self, packet: &mut P, head: u64) -> u64;
     /// [`crate::tunnel::too_big`]

@@ -178,10 +178,7 @@ fn steer<P: Packet, T: Parts>(
                 },
                 Mode::Ipip | Mode::Gue => {
                     let hash = head.flow_hash(control.flow_seed.load());
-                    let wrapped = match head.family {
-                        Family::V4 => tables.wrap4(packet, hash, id),
-                        Family::V6 => tables.wrap6(packet, hash, id),
-                    };
+                    let wrapped = plain::wrap(packet, control, head.family, hash, backend, state);
                     Verdict::unpack(match wrapped {
                         plain::OTHER => tables.wrap(packet, head.pack(), id),
                         verdict => verdict,
