@@ -67,7 +67,13 @@ pub fn look_up<P: Packet, T: Tables>(packet: &mut P, tables: &T, head: &Head) ->
     let Some(control) = tables.control() else {
         return Found::NoService.pack();
     };
-    let found = steer::look_up(packet, tables, control, head);
+    let found = steer::look_up(
+        packet,
+        tables,
+        control,
+        head,
+        head.flow_hash(control.flow_seed.load()),
+    );
     if matches!(found, Found::Known(..) | Found::New(..)) {
         match head.family {
             Family::V4 if head.l4() - head.l3() > 20 => tables.event(Event::Ipv4Options),

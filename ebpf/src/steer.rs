@@ -168,7 +168,8 @@ fn steer<P: Packet, T: Parts>(
     control: &Control,
     head: &Head,
 ) -> Decision {
-    let (service, slot) = match look_up(packet, tables, control, head) {
+    let hash = head.flow_hash(control.flow_seed.load());
+    let (service, slot) = match look_up(packet, tables, control, head, hash) {
         Found::Known(service, id, backend, state) => {
             let verdict = match state.mode {
                 Mode::Local => Verdict::Local,
@@ -177,7 +178,6 @@ fn steer<P: Packet, T: Parts>(
                     Err(stuck) => stuck.verdict(),
                 },
                 Mode::Ipip | Mode::Gue => {
-                    let hash = head.flow_hash(control.flow_seed.load());
                     let wrapped = plain::wrap(packet, control, head.family, hash, backend, state);
                     Verdict::unpack(match wrapped {
                         plain::OTHER => tables.wrap(packet, head.pack(), id),
@@ -309,6 +309,7 @@ pub fn look_up<'t, P: Packet, T: Tables>(
     tables: &'t T,
     control: &Control,
     head: &Head,
+    hash: u64,
 ) -> Found<'t> {
     let Some((slot, service)) = find(tables, control, head.destination, head.port_proto) else {
         return Found::NoService;
@@ -318,7 +319,7 @@ pub fn look_up<'t, P: Packet, T: Tables>(
         Arrival::Other => return Found::Not(service.id, Verdict::OtherHost),
         Arrival::FromPeer => return Found::Not(service.id, Verdict::Delivered),
     }
-    match known(tables, control, service, head) {
+    match known(tables, service, head, hash) {
         Some((id, backend, state)) => Found::Known(service.id, id, backend, state),
         None => Found::New(service.id, slot),
     }
@@ -399,11 +400,10 @@ fn is_known<T: Tables>(tables: &T, table: u64, mac: u64, owner: MacOwner) -> boo
 #[inline(always)]
 fn known<'t, T: Tables>(
     tables: &'t T,
-    control: &Control,
     service: &Service,
     head: &Head,
+    hash: u64,
 ) -> Option<(u16, &'t Backend, BackendState)> {
-    let hash = head.flow_hash(control.flow_seed.load());
     let arrives = head.signal.opens() || service.policy().is_quic();
     match head.family {
         Family::V4 => {
