@@ -211,19 +211,21 @@ mod tests {
             bytes.extend([8, 0, 0x45, 1, 2, 3, 4, 5]);
             bytes
         };
-        let seven = [0x81, 0, 0xa0, 7];
-        let eight = [0x81, 0, 0, 8];
+        /// Tags before, the VLAN id wanted, tags after.
+        type Case = (&'static [[u8; 4]], u16, &'static [[u8; 4]]);
+        const SEVEN: [u8; 4] = [0x81, 0, 0xa0, 7];
+        const EIGHT: [u8; 4] = [0x81, 0, 0, 8];
         // The priority stays.
-        let eight_of_seven = [0x81, 0, 0xa0, 8];
-        let cases: [(&[[u8; 4]], u16, &[[u8; 4]]); 8] = [
+        const EIGHT_OF_SEVEN: [u8; 4] = [0x81, 0, 0xa0, 8];
+        let cases: [Case; 8] = [
             (&[], 0, &[]),
-            (&[], 8, &[eight]),
-            (&[seven], 0, &[]),
-            (&[seven], 7, &[seven]),
-            (&[seven], 8, &[eight_of_seven]),
-            (&[OUTER, seven], 0, &[OUTER]),
-            (&[OUTER, seven], 7, &[OUTER, seven]),
-            (&[OUTER, seven], 8, &[OUTER, eight_of_seven]),
+            (&[], 8, &[EIGHT]),
+            (&[SEVEN], 0, &[]),
+            (&[SEVEN], 7, &[SEVEN]),
+            (&[SEVEN], 8, &[EIGHT_OF_SEVEN]),
+            (&[OUTER, SEVEN], 0, &[OUTER]),
+            (&[OUTER, SEVEN], 7, &[OUTER, SEVEN]),
+            (&[OUTER, SEVEN], 8, &[OUTER, EIGHT_OF_SEVEN]),
         ];
         for (before, vlan, after) in cases {
             let mut packet = Buffer {

@@ -65,6 +65,14 @@ pub enum Error {
         /// The end of its output.
         log: String,
     },
+    /// A program that makes traffic failed.
+    #[error("{program} failed: {said}")]
+    Traffic {
+        /// The program.
+        program: &'static str,
+        /// What it said.
+        said: String,
+    },
     /// `steerctl` failed.
     #[error("steerctl on {node} failed: {reason}")]
     Ctl {

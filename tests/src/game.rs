@@ -220,7 +220,7 @@ fn echo_datagrams(socket: &Socket) {
 }
 
 fn echo_datagram(socket: RawFd) -> nix::Result<()> {
-    let mut data = [0; 2048];
+    let mut data = [0; 65_535];
     let mut space = nix::cmsg_space!(libc::in_pktinfo, libc::in6_pktinfo);
     let mut buffers = [IoSliceMut::new(&mut data)];
     let flags = MsgFlags::empty();

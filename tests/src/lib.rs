@@ -16,7 +16,9 @@
 //! * [`scenario`]: what goes wrong, as functions from a running lab to a [`scenario::Report`];
 //!   [`watch`] and [`timeline`]: the story of it for a person; [`demo`]: all of it in one command.
 //!
-//! Beside the lab, [`bench`](mod@bench): what a packet costs; and [`model`]: what the kernel program has to do.
+//! Beside the lab: [`site`], a single node in networks of every shape, with [`traffic`] in every mode;
+//! two benchmarks, [`bench`](mod@bench): what a packet costs, and [`throughput`]: what a balancer
+//! carries; and [`model`]: what the kernel program has to do.
 
 pub mod bench;
 pub mod clients;
@@ -34,10 +36,13 @@ pub mod players;
 pub mod prober;
 pub mod process;
 pub mod scenario;
+pub mod site;
 pub mod slots;
 pub mod stream;
 pub mod switch;
+pub mod throughput;
 pub mod timeline;
+pub mod traffic;
 pub mod wait;
 pub mod watch;
 pub mod xdp;

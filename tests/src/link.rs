@@ -2,14 +2,14 @@
 
 use std::{
     io,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsRawFd, BorrowedFd},
 };
 
 use futures_util::TryStreamExt;
 use nix::net::if_::if_nametoindex;
 use rtnetlink::{
-    Handle, LinkBridge, LinkUnspec, LinkVeth, new_connection,
+    Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection,
     packet_route::link::{BridgeStpState, LinkAttribute, LinkXdp},
 };
 // The answer of [`xdp`].
@@ -114,6 +114,26 @@ pub fn add_address(name: &str, address: IpAddr, prefix: u8) -> Result<()> {
     netlink(async |handle| {
         let add = handle.address().add(index, address, prefix).execute();
         add.await.context(|| format!("add {address} to {name}"))
+    })
+}
+
+/// Sends what is for other networks to `gateway`.
+///
+/// # Errors
+///
+/// The gateway is on no network of this host's, or there is a default route.
+pub fn add_default_route(gateway: IpAddr) -> Result<()> {
+    let route = match gateway {
+        IpAddr::V4(gateway) => RouteMessageBuilder::<Ipv4Addr>::new()
+            .gateway(gateway)
+            .build(),
+        IpAddr::V6(gateway) => RouteMessageBuilder::<Ipv6Addr>::new()
+            .gateway(gateway)
+            .build(),
+    };
+    netlink(async |handle| {
+        let add = handle.route().add(route).execute().await;
+        add.context(|| format!("add a default route by {gateway}"))
     })
 }
 
@@ -245,6 +265,8 @@ pub enum Offload {
     Gso = 0x24,
     /// Receive merging (`ETHTOOL_SGRO`).
     Gro = 0x2c,
+    /// VLAN tags beside the frame, where XDP does not see them (`ETHTOOL_SFLAGS`).
+    VlanTags = 0x26,
 }
 
 /// Switches offloads off, as `ethtool -K name tx off ...` does.

@@ -292,12 +292,12 @@ impl Node {
     /// A way to ask its daemon, from any thread.
     #[must_use]
     pub fn ctl(&self, config: &NodeConfig) -> Ctl {
-        Ctl {
-            node: self.id,
-            namespace: self.host.namespace.clone(),
-            steerctl: self.binaries.steerctl.clone(),
-            socket: config.socket(),
-        }
+        Ctl::new(
+            self.id.name(),
+            &self.host.namespace,
+            &self.binaries,
+            config.socket(),
+        )
     }
 
     fn start(&self, what: &str, command: Command) -> Result<Process> {
@@ -316,14 +316,30 @@ impl Node {
 /// A way to ask a node's daemon.
 #[derive(Debug, Clone)]
 pub struct Ctl {
-    /// Which node.
-    pub node: NodeId,
+    /// The node's name.
+    pub node: &'static str,
     namespace: Namespace,
     steerctl: PathBuf,
     socket: PathBuf,
 }
 
 impl Ctl {
+    /// A way to ask the daemon of the node `node`, which runs in `namespace`, at its `socket`.
+    #[must_use]
+    pub fn new(
+        node: &'static str,
+        namespace: &Namespace,
+        binaries: &Binaries,
+        socket: PathBuf,
+    ) -> Self {
+        Self {
+            node,
+            namespace: namespace.clone(),
+            steerctl: binaries.steerctl.clone(),
+            socket,
+        }
+    }
+
     /// Runs `steerctl --socket PATH -o json ARGUMENTS` and returns its stdout.
     ///
     /// # Errors
@@ -380,7 +396,7 @@ impl Ctl {
 
     fn failed(&self, reason: String) -> Error {
         Error::Ctl {
-            node: self.node.name(),
+            node: self.node,
             reason,
         }
     }

@@ -6,7 +6,7 @@ use crate::{
     error::Result,
     link::{self, Offload},
     netns::{self, Bpffs, Namespace},
-    xdp::Pass,
+    xdp::{Pass, Tag},
 };
 
 /// The interface of every host.
@@ -43,6 +43,12 @@ impl HostSpec {
     #[must_use]
     pub const fn v4(self) -> IpAddr {
         v4(self.number)
+    }
+
+    /// Its MAC.
+    #[must_use]
+    pub const fn mac(self) -> [u8; 6] {
+        [2, 0, 0, 0, 1, self.number]
     }
 
     /// Its IPv6 address: host .26 is ::26.
@@ -125,11 +131,29 @@ impl Switch {
     }
 
     fn connect(&self, spec: HostSpec, host: &Namespace) -> Result<Pass> {
+        let addresses = [(spec.v4(), 24), (spec.v6(), 64)];
+        self.join(spec, host, INTERFACE, &addresses)
+    }
+
+    /// Gives a host an interface on this switch, whose port has the host's name. The interface has
+    /// the host's MAC, and leaves no work to the network card that it is not.
+    ///
+    /// # Errors
+    ///
+    /// See [`Switch::plug`]; or the host has an interface of this name, or here.
+    pub fn join(
+        &self,
+        spec: HostSpec,
+        host: &Namespace,
+        interface: &str,
+        addresses: &[(IpAddr, u8)],
+    ) -> Result<Pass> {
         self.namespace.run(|| {
             // A name that no namespace has yet; it gets its real one where it belongs.
             let far = format!("{}-far", spec.name);
             link::add_cable(spec.name, &far)?;
-            link::disable_offloads(spec.name, &[Offload::Tso, Offload::Gso, Offload::Gro])?;
+            let of_port = [Offload::Tso, Offload::Gso, Offload::Gro, Offload::VlanTags];
+            link::disable_offloads(spec.name, &of_port)?;
             let offloads = [
                 Offload::TxChecksum,
                 Offload::Tso,
@@ -138,15 +162,21 @@ impl Switch {
             ];
             // A daemon may be waiting for the interface, to attach its program at once.
             link::disable_offloads(&far, &offloads)?;
-            link::hand_over(&far, host.net(), INTERFACE)?;
+            link::hand_over(&far, host.net(), interface)?;
             link::plug(spec.name, BRIDGE)
         })?;
-        host.run(|| {
-            let mac = [2, 0, 0, 0, 1, spec.number];
-            link::configure(INTERFACE, mac, &[(spec.v4(), 24), (spec.v6(), 64)])
-        })?;
+        host.run(|| link::configure(interface, spec.mac(), addresses))?;
         // Last: it takes segmentation from the far end, which could not be switched off any more.
         self.namespace.run(|| Pass::attach(spec.name))
+    }
+
+    /// Makes a host's port an access port of a VLAN. All other ports carry frames as they are.
+    ///
+    /// # Errors
+    ///
+    /// The host is not plugged in, or the kernel has no tcx.
+    pub fn tag(&self, spec: HostSpec, vlan: u16) -> Result<Tag> {
+        self.namespace.run(|| Tag::attach(spec.name, vlan))
     }
 
     /// Takes a host's port down: it loses carrier.

@@ -1,7 +1,8 @@
-//! An XDP program that lets every packet pass: `r0 = XDP_PASS; exit`.
+//! Programs for the ports of the lab's switch.
 //!
-//! A veth sends what the far end's program transmits (`XDP_TX`) only if it has an XDP program
-//! itself, so each port of the lab's switch carries this one.
+//! * [`Pass`], an XDP program: a veth sends what the far end's program transmits (`XDP_TX`) only if
+//!   it has an XDP program itself, so each port carries this one.
+//! * [`Tag`], a classifier (tcx, Linux 6.6): makes a port one of a VLAN, on kernels without any.
 
 use std::{
     io,
@@ -13,7 +14,8 @@ use crate::{
     link,
 };
 
-/// The program on an interface; it is detached on drop, or when the process ends.
+/// An XDP program that lets every packet pass, on an interface; it is detached on drop, or when the
+/// process ends.
 #[derive(Debug)]
 pub struct Pass {
     _link: OwnedFd,
@@ -27,7 +29,11 @@ impl Pass {
     /// No such interface, it has a program, or this process may not load programs.
     pub fn attach(interface: &str) -> Result<Self> {
         let what = || format!("attach a passing XDP program to {interface}");
-        let program = load().context(what)?;
+        let instructions = [
+            [0xb7, 0, 0, 0, 2, 0, 0, 0], // r0 = 2 (XDP_PASS)
+            [0x95, 0, 0, 0, 0, 0, 0, 0], // exit
+        ];
+        let program = load(6 /* BPF_PROG_TYPE_XDP */, &instructions).context(what)?;
         let link = LinkCreate {
             program: program.as_raw_fd().cast_unsigned(),
             ifindex: link::index(interface)?,
@@ -40,16 +46,61 @@ impl Pass {
     }
 }
 
-/// Loads the program.
-fn load() -> io::Result<OwnedFd> {
-    // struct bpf_insn: opcode, registers, offset (2), immediate (4).
-    let instructions: [[u8; 8]; 2] = [
-        [0xb7, 0, 0, 0, 2, 0, 0, 0], // r0 = 2 (XDP_PASS)
-        [0x95, 0, 0, 0, 0, 0, 0, 0], // exit
-    ];
+/// Programs that make an interface one of a VLAN, as a switch's access port is, until they are
+/// dropped.
+#[derive(Debug)]
+pub struct Tag {
+    _links: [OwnedFd; 2],
+}
+
+impl Tag {
+    /// Gives what arrives at an interface of the calling thread's network namespace an 802.1Q tag, and
+    /// takes the tag of what leaves there off.
+    ///
+    /// # Errors
+    ///
+    /// No such interface, or a kernel without tcx.
+    pub fn attach(interface: &str, vlan: u16) -> Result<Self> {
+        let what = || format!("make {interface} one of VLAN {vlan}");
+        let [low, high] = vlan.to_le_bytes();
+        let push = [
+            [0xb7, 2, 0, 0, 0x81, 0, 0, 0],   // r2 = 0x8100 in network byte order
+            [0xb7, 3, 0, 0, low, high, 0, 0], // r3 = the VLAN
+            [0x85, 0, 0, 0, 18, 0, 0, 0],     // call bpf_skb_vlan_push
+            [0xb7, 0, 0, 0, 0, 0, 0, 0],      // r0 = 0 (TCX_PASS)
+            [0x95, 0, 0, 0, 0, 0, 0, 0],      // exit
+        ];
+        let pop = [
+            [0x85, 0, 0, 0, 19, 0, 0, 0], // call bpf_skb_vlan_pop: a frame without stays as it is
+            [0xb7, 0, 0, 0, 0, 0, 0, 0],  // r0 = 0 (TCX_PASS)
+            [0x95, 0, 0, 0, 0, 0, 0, 0],  // exit
+        ];
+        let ifindex = link::index(interface)?;
+        let attach = |instructions: &[[u8; 8]], attach_type| {
+            let program = load(3 /* BPF_PROG_TYPE_SCHED_CLS */, instructions).context(what)?;
+            let link = LinkCreate {
+                program: program.as_raw_fd().cast_unsigned(),
+                ifindex,
+                attach_type,
+                flags: 0,
+            };
+            bpf(28 /* BPF_LINK_CREATE */, &link).context(what)
+        };
+        Ok(Self {
+            _links: [
+                attach(&push, 46 /* BPF_TCX_INGRESS */)?,
+                attach(&pop, 47 /* BPF_TCX_EGRESS */)?,
+            ],
+        })
+    }
+}
+
+/// Loads a program: each instruction is a `struct bpf_insn` of opcode, registers, offset (2) and
+/// immediate (4).
+fn load(kind: u32, instructions: &[[u8; 8]]) -> io::Result<OwnedFd> {
     let load = ProgLoad {
-        kind: 6, // BPF_PROG_TYPE_XDP
-        instruction_count: 2,
+        kind,
+        instruction_count: instructions.len() as u32,
         instructions: instructions.as_ptr() as u64,
         license: c"Dual MIT/GPL".as_ptr() as u64,
     };

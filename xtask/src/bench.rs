@@ -21,6 +21,8 @@ pub(crate) struct Args {
 enum What {
     /// Nanoseconds a packet of the kernel program, beside the least that each kind of packet needs.
     Dataplane(Dataplane),
+    /// Bytes, requests and connections through the lab, beside no balancer, nftables and HAProxy.
+    Throughput(Throughput),
 }
 
 #[derive(Debug, clap::Args)]
@@ -33,11 +35,22 @@ struct Dataplane {
     args: Vec<String>,
 }
 
+#[derive(Debug, clap::Args)]
+struct Throughput {
+    /// Install nothing: if something is missing, print the commands that would install it and fail.
+    #[arg(long)]
+    no_install: bool,
+    /// For the benchmark: `--json`, `--seconds 5`; `-- --help` lists them.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+}
+
 impl Args {
     /// Runs the command. With `--json`, stdout is the benchmark's alone.
     pub(crate) fn run(&self) -> Result<()> {
         match &self.what {
             What::Dataplane(dataplane) => dataplane.run(),
+            What::Throughput(throughput) => throughput.run(),
         }
     }
 }
@@ -62,6 +75,22 @@ impl Dataplane {
         }
         let bench = bench.args(&self.args);
         // exec: signals and the exit code are the benchmark's.
+        Err(bench.start_error(bench.command().exec()))
+    }
+}
+
+impl Throughput {
+    fn run(&self) -> Result<()> {
+        setup::machine(!self.no_install)?;
+        build_ebpf::build(!self.no_install)?;
+        // The dev profile, as above: no packet passes through the daemon.
+        let built = ["steerd", "steerctl", "steerd-tests"];
+        let packages = built.into_iter().flat_map(|package| ["-p", package]);
+        run::cargo()
+            .args(["build", "--bins"])
+            .args(packages)
+            .run()?;
+        let bench = Cmd::new(run::binary_dir()?.join("steerd-throughput")).args(&self.args);
         Err(bench.start_error(bench.command().exec()))
     }
 }

@@ -38,4 +38,8 @@ pub(crate) const TEST_PROGRAMS: &[(&str, &str)] = &[
     ("iproute2", "ip"),     // namespaces, veth pairs, routes
     ("ethtool", "ethtool"), // offloads off: veth leaves checksums partial otherwise
     ("procps", "sysctl"),   // forwarding and ARP settings inside the namespaces
+    ("iperf3", "iperf3"),   // TCP in bulk, in every mode
+    ("wrk", "wrk"),         // HTTP requests
+    ("haproxy", "haproxy"), // their server, and a balancer to compare with
+    ("nftables", "nft"),    // another one
 ];

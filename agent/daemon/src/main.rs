@@ -127,6 +127,10 @@ fn start_log(config: &Config) -> Result<(), String> {
 
 /// Leaves the host as if steerd had never run, but for the kernel's ARP settings.
 fn unload(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let _entered = runtime.enter();
     // Not under a running daemon: it would go on as if nothing had happened.
     let _alone = io::control::bind(&config.control)?;
     if io::dataplane::unload(&config.dataplane)? {
@@ -134,9 +138,6 @@ fn unload(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
     } else {
         tracing::info!("there was no program to remove");
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
     runtime.block_on(async {
         // Nobody listens to what it reports.
         let (events, _) = tokio::sync::mpsc::channel(1);
@@ -164,7 +165,7 @@ fn unload(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
 
 /// Runs until told to stop.
 ///
-/// Two runtimes: this thread has the driver, with real-time priority and nothing that takes long;
+/// Two runtimes: this thread has the driver, soon with real-time priority and nothing that takes long;
 /// probes and the control socket have a thread of their own.
 fn run(config: Config, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let workers = tokio::runtime::Builder::new_multi_thread()
@@ -175,8 +176,6 @@ fn run(config: Config, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let driver = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    // After the workers have started: they keep the ordinary priority.
-    io::rt::make_realtime();
     let outcome = driver.block_on(async {
         Driver::start(config, path.to_owned(), workers.handle().clone())
             .await?

@@ -112,6 +112,24 @@ impl Session {
         word & !(STATE | SEEN | Self::ANSWERED)
     }
 
+    /// Whether a packet that neither opens nor ends anything changes nothing in an entry's word:
+    /// `self` is what would be known, were it the first one.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_steady(self, word: u64) -> bool {
+        const KEPT: u64 = Session::CLAIMED | Session::ANSWERED;
+        const MOVING: u64 = (State::New as u64) << 36 | Session::ANSWERED;
+        word & KEPT != MOVING && (word ^ self.pack(Self::tag(word))) & !KEPT == 0
+    }
+
+    /// Whether an answer that ends nothing changes nothing in an entry's word.
+    #[must_use]
+    #[inline(always)]
+    pub const fn was_answered(word: u64, now: u32) -> bool {
+        const SEEN: u64 = (1 << 20) - 1;
+        word & (SEEN | Self::ANSWERED) == now as u64 | Self::ANSWERED
+    }
+
     /// How far it is.
     #[must_use]
     #[inline(always)]

@@ -97,20 +97,22 @@ fn to_backend<P: Packet, T: Parts>(
     if family(backend.addr) != head.family {
         return Err(Verdict::BadBackend);
     }
-    has_hops(packet, head)?;
     let place = if place != LOOK_UP {
         place
     } else {
         match session::known(tables, control, head, id, backend, state.generation) {
             Some(place) => place,
-            None => return Ok(false),
+            None => {
+                has_hops(packet, head)?;
+                return Ok(false);
+            }
         }
     };
     let hop = tables.hop(place).ok_or(Verdict::BadBackend)?;
     hop::keep(packet, head.l3(), hop).ok_or(Verdict::Truncated)?;
     let (source, port) = session::translation(control, place);
     let ports = change::ports(port, backend.port);
-    change::whole(packet, head, source, &backend.addr, ports).map_err(Stuck::verdict)?;
+    change::plain(packet, head, source, &backend.addr, ports).map_err(Stuck::verdict)?;
     frame(packet, tables, head, backend).map(|()| true)
 }
 

@@ -191,11 +191,15 @@ fn first<T: Tables>(tables: &T, head: &Head, backend: u16, generation: u8) -> Se
 #[inline(always)]
 pub fn answered<T: Tables>(tables: &T, place: u32, found: Found, signal: Signal) {
     let Found(word) = found;
+    let now = flow::seen(tables.jiffies());
+    if !signal.closes() && Session::was_answered(word, now) {
+        return;
+    }
     let tag = Session::tag(word);
     let (Some(entry), Some(known)) = (entry(tables, place), Session::unpack(word, tag)) else {
         return;
     };
-    let next = after_answer(known, signal, flow::seen(tables.jiffies())).pack(tag);
+    let next = after_answer(known, signal, now).pack(tag);
     if next != word {
         // Who was faster noted a packet too, of this session or of the one that took its place.
         entry.value.compare_exchange(word, next);
@@ -256,6 +260,9 @@ const fn after_answer(session: Session, signal: Signal, now: u32) -> Session {
 #[inline(always)]
 fn keep<T: Tables>(tables: &T, entry: &Entry6, tag: u64, signal: Signal, fresh: Session) -> bool {
     let word = entry.value.load();
+    if !signal.opens() && !signal.closes() && fresh.is_steady(word) {
+        return true;
+    }
     let Some(known) = Session::unpack(word, tag) else {
         return false;
     };
@@ -301,14 +308,18 @@ impl Sets {
             return None;
         }
         let hash = hash(key, control.flow_seed.load());
-        // From the bits that say least about the sets.
-        let tag = flow::tag(hash << 8);
-        let hash = if which == FAR { hash::mix(hash) } else { hash };
+        // Fewer rounds for the set that most are found in than for the others.
+        let (first_hash, second_hash) = if which == NEAR {
+            (hash, hash::mix(hash))
+        } else {
+            (hash::mix(hash) << 32, hash::mix(!hash))
+        };
         let first = first as u32 * NAT_PORT_SETS + pool.first_set as u32;
         Some(Self {
-            first: first + spread(hash >> 32, count, pool.sets),
-            second: first + spread(hash & 0xffff_ffff, count, pool.sets),
-            tag,
+            first: first + spread(first_hash >> 32, count, pool.sets),
+            second: first + spread(second_hash >> 32, count, pool.sets),
+            // From the bits that say least about the first set.
+            tag: flow::tag(hash << 8),
         })
     }
 
@@ -328,8 +339,8 @@ impl Sets {
             best_second: 0,
         };
         repeat(WAYS as u32, &mut search);
-        let of_first = self.first * WAYS as u32 + search.best_first as u32 % WAYS as u32;
-        let of_second = self.second * WAYS as u32 + search.best_second as u32 % WAYS as u32;
+        let of_first = self.first * WAYS as u32 + way(search.best_first);
+        let of_second = self.second * WAYS as u32 + way(search.best_second);
         let (one, other) = if search.best_second > search.best_first {
             (of_second, of_first)
         } else {
@@ -382,15 +393,19 @@ impl Sets {
     }
 }
 
-/// The hash of a key. Its words' factors are secret, so that nobody outside can make two keys that
-/// meet, whatever the seed is.
+/// The hash of a key, whose upper half is what counts. The words' factors are secret, so that nobody
+/// outside can make keys meet, whatever the seed is.
 #[inline(always)]
 const fn hash(key: Key6, seed: u64) -> u64 {
     let Key6([first, second, third]) = key;
     let sum = first.wrapping_mul(seed | 1);
-    let sum = sum.wrapping_add(second.wrapping_mul(seed.rotate_left(21) | 1));
-    hash::mix(sum.wrapping_add(third.wrapping_mul(seed.rotate_left(42) | 1)))
+    let sum = sum.wrapping_add(second.wrapping_mul(seed.rotate_left(21) ^ SPREAD | 1));
+    let sum = sum.wrapping_add(third.wrapping_mul(seed.rotate_left(42) ^ SPREAD | 1));
+    (sum ^ sum >> 32).wrapping_mul(SPREAD)
 }
+
+/// Bits for a seed that has few.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Spreads 32 bits of a hash over so many sets of so many addresses: the upper half of a product is
 /// the address, the rest of it, spread as evenly, the set.
@@ -399,6 +414,14 @@ const fn spread(hash: u64, addresses: u8, sets: u16) -> u32 {
     let address = hash * addresses as u64;
     let set = (address & 0xffff_ffff) * sets as u64;
     (address >> 32) as u32 * NAT_PORT_SETS + (set >> 32) as u32
+}
+
+const LAST_WAY: u32 = WAYS as u32 - 1;
+
+/// The way in a word of [`Search`]'s best.
+#[inline(always)]
+const fn way(best: u64) -> u32 {
+    LAST_WAY - best as u32 % WAYS as u32
 }
 
 /// Looks for the entry of each of two sets that may be taken first: a way a round.
@@ -410,7 +433,8 @@ struct Search<'t, T> {
     now: u32,
     way: u32,
     /// How many of the set are free in bits 32 and up; below, how well the one can be spared that
-    /// can be spared best, and its way. The greater the word, the better.
+    /// can be spared best, and its way, the last one 0: of equals the first is found fastest. The
+    /// greater the word, the better.
     best_first: u64,
     best_second: u64,
 }
@@ -430,7 +454,7 @@ impl<T: Tables> Search<'_, T> {
     fn better(&self, best: u64, set: &Set6) -> u64 {
         let way = self.way % WAYS as u32;
         let spare = self.spare(set.0[way as usize].value.load()) as u64;
-        let one = (spare * WAYS as u64) | way as u64;
+        let one = (spare * WAYS as u64) | (LAST_WAY - way) as u64;
         let rest = best & 0xffff_ffff;
         let free = (best >> 32) + (spare >> FREE_BIT);
         free << 32 | if one > rest { one } else { rest }

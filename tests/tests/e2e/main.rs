@@ -6,6 +6,9 @@
 //! * [`continuity`]: things get other names and ports under load.
 //! * [`remote`]: a node whose services are all served by other hosts.
 //! * [`interfaces`]: interfaces come and go; how the program is attached.
+//! * [`modes`]: what passes in every mode, and arrives whole.
+//! * [`own_addresses`]: what steerd puts on the host to translate packets with.
+//! * [`policy`]: where new flows go, and which are let in.
 //! * [`refusal`]: what it cannot work with, it refuses, and says what to do.
 //!
 //! [`maps`]: what must be true of the maps after all of it.
@@ -15,6 +18,9 @@ mod daemon;
 mod failover;
 mod interfaces;
 mod maps;
+mod modes;
+mod own_addresses;
+mod policy;
 mod refusal;
 mod reload;
 mod remote;

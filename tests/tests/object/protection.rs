@@ -221,7 +221,7 @@ fn with_options(spec: &Spec, options: &[u8]) -> Vec<u8> {
     let frame = spec.with_payload(&[options, b"hello"].concat());
     let l4 = 14 + 4 * spec.vlans.len() + if spec.to.is_ipv4() { 20 } else { 40 };
     let mut frame = frame;
-    frame[l4 + 12] = (20 + options.len() as u8) / 4 << 4;
+    frame[l4 + 12] = ((20 + options.len() as u8) / 4) << 4;
     set_checksum(&mut frame);
     frame
 }

@@ -14,7 +14,7 @@ use aya::{
     maps::{
         Array, LpmTrie, Map, MapData, PerCpuArray, PerCpuValues, lpm_trie::Key, xdp::DevMapHash,
     },
-    programs::{TestRun, TestRunOptions, Xdp},
+    programs::{ProgramFd, TestRun, TestRunOptions, Xdp},
     util::nr_cpus,
 };
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -410,6 +410,12 @@ impl World {
         let array: PerCpuArray<&MapData, [u64; 2]> =
             PerCpuArray::try_from(self.ebpf.map(map).unwrap()).unwrap();
         sum(&array.get(&index, 0).unwrap())
+    }
+
+    /// The program, to be run by others.
+    pub(crate) fn program(&self) -> &ProgramFd {
+        let program: &Xdp = self.ebpf.program(PROGRAM).unwrap().try_into().unwrap();
+        program.fd().unwrap()
     }
 
     /// The IPv4 flow of a client, if the table has it.

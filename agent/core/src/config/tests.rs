@@ -18,6 +18,7 @@ const BACKUP: &str = include_str!("../../../../config/examples/backup.toml");
 const FAST: &str = include_str!("../../../../config/examples/fast.toml");
 const DUAL_STACK: &str = include_str!("../../../../config/examples/dual-stack.toml");
 const TUNNEL: &str = include_str!("../../../../config/examples/tunnel.toml");
+const TUNNEL_BACKEND: &str = include_str!("../../../../config/examples/tunnel-backend.toml");
 const NAT: &str = include_str!("../../../../config/examples/nat.toml");
 const REFERENCE: &str = include_str!("../../../../docs/configuration.md");
 
@@ -362,7 +363,15 @@ fn check_any(text: &str) {
 
 #[test]
 fn the_examples_survive_being_written_out() {
-    for text in [STEERD, BACKUP, FAST, DUAL_STACK, TUNNEL, NAT] {
+    for text in [
+        STEERD,
+        BACKUP,
+        FAST,
+        DUAL_STACK,
+        TUNNEL,
+        TUNNEL_BACKEND,
+        NAT,
+    ] {
         assert_eq!(valid(&render(&valid(text))), valid(text));
     }
 }

@@ -35,7 +35,9 @@ pub(super) fn validate(
 ) -> Option<Config> {
     let vips = router::Vips::of(&raw.virtual_routers);
     let probes = probe::probes(&raw.probes, mistakes);
-    let virtual_routers = router::virtual_routers(&raw.virtual_routers, &vips, mistakes);
+    let endpoints = &raw.tunnel.endpoints;
+    let unwraps = !endpoints.whole || !endpoints.items.is_empty();
+    let virtual_routers = router::virtual_routers(&raw.virtual_routers, &vips, unwraps, mistakes);
     let means = mode::Means::of(&raw.tunnel, &raw.nat);
     let tunnel = mode::tunnel(&means, &vips, mistakes);
     let nat = mode::nat(&means, &vips, mistakes);
@@ -120,6 +122,11 @@ fn dataplane(
         }
         None => {
             let mut seen = HashSet::new();
+            if virtual_routers?.is_empty() && mistakes.is_empty() {
+                let message = "no interface: there is no virtual router that has one";
+                let help = "set `interfaces` in [dataplane] to those that wrapped packets come to";
+                mistakes.push(Mistake::new(&(0..0), message).help(help));
+            }
             let all = virtual_routers?.iter().map(|router| &router.interface);
             all.filter(|interface| seen.insert(*interface))
                 .cloned()

@@ -47,6 +47,7 @@ use crate::io::{
     dataplane::{Dataplane, DataplaneError, Exit},
     netlink::{Iface, Netlink, NetlinkError},
     peer::{PeerError, Peers},
+    rt,
     state::{StateError, StateFile},
 };
 
@@ -147,6 +148,10 @@ impl Driver {
         let bound = control::bind(&config.control)?;
         let mut state = StateFile::open(&config.node.state_dir)?;
         let mut plane = Dataplane::load(&config.dataplane)?;
+        // Only now: while the kernel verifies the program, for tens of milliseconds, what serves
+        // packets on this CPU must have its turn. And after the workers have started, which keep the
+        // ordinary priority.
+        rt::make_realtime();
         let (sender, events) = mpsc::channel(EVENTS);
         let peers = Peers::open(&config, sender.clone())?;
         let announcer = Announcer::open(&config, sender.clone())?;

@@ -32,7 +32,7 @@ proptest! {
 fn spec(client: u32, port: u16, kind: usize) -> Spec {
     // No group, no zero, none of ours.
     let client = client & 0x3fff_ffff | 0x4000_0000;
-    let transport = if kind % 2 == 0 {
+    let transport = if kind.is_multiple_of(2) {
         Transport::Ack
     } else {
         Transport::Udp
@@ -59,6 +59,11 @@ fn spec(client: u32, port: u16, kind: usize) -> Spec {
 /// another one, which is found again.
 #[test]
 fn most_ports_are_used() {
+    fill(|n| spec(n, 40_000, 3));
+    fill(|n| spec(7, 1 + n as u16, 3));
+}
+
+fn fill(flow: impl Fn(u32) -> Spec) {
     let mut world = world();
     const SETS: u16 = 512;
     let pool = NatPool {
@@ -71,7 +76,7 @@ fn most_ports_are_used() {
     let ports = 2 * 4 * u32::from(SETS);
     let mut flows = HashMap::new();
     for n in 0..=ports {
-        let flow = spec(n, 40_000, 3);
+        let flow = flow(n);
         let outcome = world.run(&flow.build());
         if outcome.verdict != Verdict::Nat {
             assert_eq!(outcome.verdict, Verdict::NatExhausted);

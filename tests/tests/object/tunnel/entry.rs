@@ -308,7 +308,10 @@ fn nothing_is_wrapped_without_a_network() {
     }
     for way in WAYS {
         for spec in [Spec::v4(Transport::Ack), Spec::v6(Transport::Ack)] {
-            refused(&world, &build(&way.spec(spec)), Verdict::BadBackend);
+            let frame = build(&way.spec(spec));
+            // The first packet of a flow, and one of a known flow, which goes another way.
+            refused(&world, &frame, Verdict::BadBackend);
+            refused(&world, &frame, Verdict::BadBackend);
         }
     }
 }

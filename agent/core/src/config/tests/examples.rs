@@ -126,6 +126,25 @@ fn dual_stack_serves_both_families() {
     assert_eq!(services, [(false, "game-v4"), (true, "game-v6")]);
 }
 
+/// A node may unwrap for others and do nothing else; but it has to say where.
+#[test]
+fn a_backend_that_only_unwraps() {
+    let config = valid(TUNNEL_BACKEND);
+    assert!(config.virtual_routers.is_empty() && config.services.is_empty());
+    assert_eq!(
+        config.dataplane.interfaces,
+        ["eth0"].map(super::super::Name::new)
+    );
+    assert_eq!(config.tunnel.endpoints, [IpAddr::from([10, 2, 0, 13])]);
+    let nodes = valid(TUNNEL).tunnel;
+    assert_eq!(config.tunnel.source4, nodes.source4, "as the nodes wrap");
+    assert_eq!(config.tunnel.source6, nodes.source6);
+    let nowhere = TUNNEL_BACKEND.replace("interfaces = [\"eth0\"]", "");
+    let found = mistakes(&nowhere);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("no interface"), "{found:?}");
+}
+
 #[test]
 fn tunnel_reaches_other_networks() {
     let config = valid(TUNNEL);

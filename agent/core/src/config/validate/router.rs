@@ -89,16 +89,19 @@ impl<'a> Vips<'a> {
     }
 }
 
-/// The virtual routers.
+/// The virtual routers. There may be none where the node `unwraps` for others.
 pub(super) fn virtual_routers(
     raw: &List<RawVirtualRouter>,
     vips: &Vips<'_>,
+    unwraps: bool,
     mistakes: &mut Vec<Mistake>,
 ) -> Option<Vec<VirtualRouter>> {
-    if raw.whole && raw.items.is_empty() {
+    if raw.whole && raw.items.is_empty() && !unwraps {
         let span = raw.span.clone().unwrap_or(0..0);
         let mistake = Mistake::new(&span, "no virtual router: there is no address to keep");
-        mistakes.push(mistake.help("add a [[virtual_router]]"));
+        let help =
+            "add a [[virtual_router]]; a backend that only unwraps needs `endpoints` in [tunnel]";
+        mistakes.push(mistake.help(help));
     }
     unique_names(
         "virtual router",

@@ -57,7 +57,10 @@ pub(super) fn load(config: &Config) -> Result<Ebpf, DataplaneError> {
         loader.map_pin_path(shape.name, pins.join(shape.name));
     }
     let mut ebpf = loader.load(OBJECT).map_err(load_error)?;
+    let start = Instant::now();
     program(&mut ebpf)?.load().map_err(load_error)?;
+    let verified_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    debug!(verified_ms, "the kernel has verified the program");
     Ok(ebpf)
 }
 
