@@ -94,6 +94,9 @@ impl Model {
             };
             self.firsts.insert(key, first);
             self.events.push(Event::FragmentRecorded);
+        } else {
+            // Nor do they follow an earlier packet's.
+            self.firsts.remove(&key);
         }
         Ok(decision)
     }

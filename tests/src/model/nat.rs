@@ -50,8 +50,6 @@ impl Model {
         if backend.address.is_ipv4() != headers.source.is_ipv4() {
             return Err(Verdict::BadBackend);
         }
-        // Asked first: what will not be sent on gets no port.
-        aged(packet, headers)?;
         let key = (headers.source, transport.source_port, backend.service);
         let fresh = Session {
             backend: id,
@@ -73,9 +71,12 @@ impl Model {
             known => {
                 let translation = match known {
                     Some(known) => known.translation,
-                    None => self
-                        .free_translation(headers)
-                        .ok_or(Verdict::NatExhausted)?,
+                    None => {
+                        // What will not be sent on gets no port.
+                        aged(packet, headers)?;
+                        self.free_translation(headers)
+                            .ok_or(Verdict::NatExhausted)?
+                    }
                 };
                 self.events.push(Event::NatRecorded);
                 Session {
@@ -88,10 +89,11 @@ impl Model {
             way: link.clone(),
             ..session
         };
-        let to = (backend.address, backend.port);
-        let translated = between(packet, headers, session.translation, to)?;
-        self.touched = Some(session.translation);
+        let (from, to) = (session.translation, (backend.address, backend.port));
+        // As of flows, its client's packets are noted even if they cannot be sent on.
         self.sessions.insert(key, session);
+        let translated = between(packet, headers, from, to)?;
+        self.touched = Some(from);
         let link = link.onward(backend.mac, backend.source_mac, backend.vlan);
         Ok((Verdict::Nat, link.around(&translated)))
     }

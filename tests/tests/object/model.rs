@@ -74,7 +74,7 @@ fn run(length: impl Into<prop::collection::SizeRange>) -> impl Strategy<Value = 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 
     #[test]
     fn the_object_does_what_the_model_says(steps in run(1..120)) {

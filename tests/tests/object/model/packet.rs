@@ -32,6 +32,8 @@ pub(crate) struct Plan {
     /// TCP's.
     pub(super) flags: u8,
     pub(super) hops: u8,
+    /// Class of service and mark of congestion.
+    pub(super) class: u8,
     /// IPv4 may be fragmented.
     pub(super) may_fragment: bool,
     pub(super) way: Way,
@@ -251,7 +253,7 @@ impl Plan {
     fn ipv4(&self, from: Ipv4Addr, to: Ipv4Addr, segment: &[u8]) -> Vec<u8> {
         let header = 20 + self.options.len();
         let length = ((header + segment.len()) as i16).wrapping_add(self.damage.length);
-        let mut bytes = vec![0x40 | (header / 4) as u8, 0x28];
+        let mut bytes = vec![0x40 | (header / 4) as u8, self.class];
         bytes.extend(length.to_be_bytes());
         match self.part {
             None if self.may_fragment => bytes.extend([0x12, 0x34, 0, 0]),
@@ -311,7 +313,7 @@ impl Plan {
             true => 0,
             false => ((extensions.len() + segment.len()) as i16).wrapping_add(self.damage.length),
         };
-        let mut bytes = vec![0x62, 0x80, 0xab, 0xcd];
+        let mut bytes = vec![0x60 | self.class >> 4, self.class << 4 | 0xa, 0xbc, 0xde];
         bytes.extend(length.to_be_bytes());
         bytes.extend([kinds[0], self.hops]);
         bytes.extend(from.octets());

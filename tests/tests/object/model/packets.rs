@@ -11,6 +11,7 @@ pub(super) fn plan() -> BoxedStrategy<Plan> {
     let who = (
         any::<bool>(),
         prop_oneof![8 => Just(TCP), 6 => Just(UDP), 1 => Just(47_u8)],
+        any::<u8>(),
         0..SERVICES,
         prop_oneof![4 => 0_u8..2, 1 => 0_u8..8],
         prop_oneof![12 => Just(40_000_u16), 4 => 40_001_u16..40_003, 1 => Just(0_u16)],
@@ -33,7 +34,7 @@ pub(super) fn plan() -> BoxedStrategy<Plan> {
     (who, what)
         .prop_map(
             |(
-                (ipv6, protocol, service, client, client_port, may_fragment),
+                (ipv6, protocol, class, service, client, client_port, may_fragment),
                 (flags, hops, way, options, extensions, tcp_options, payload, part, damage),
             )| Plan {
                 ipv6,
@@ -43,6 +44,7 @@ pub(super) fn plan() -> BoxedStrategy<Plan> {
                 client_port,
                 flags,
                 hops,
+                class,
                 may_fragment,
                 way,
                 options,
