@@ -119,12 +119,12 @@ fn an_interface_that_has_an_xdp_program() -> Result<()> {
         &["eth0 already has an XDP program", "remove it with"],
     );
     drop(pass);
-    nothing_attached(&lab)?;
+    nothing_attached(&mut lab)?;
     assert_untouched(&mut lab)
 }
 
 /// A link that nobody holds any more is detached by the kernel a moment later.
-fn nothing_attached(lab: &Lab) -> Result<()> {
+fn nothing_attached(lab: &mut Lab) -> Result<()> {
     lab.until("nothing on eth0", |lab| {
         let namespace = &lab.node(Primary)?.host.namespace;
         Ok(namespace.run(|| link::xdp(INTERFACE))? == link::XdpAttached::None)
@@ -150,7 +150,7 @@ fn one_of_two_interfaces_that_has_an_xdp_program() -> Result<()> {
             &["eth1 already has an XDP program", "remove it with"],
         );
         drop(pass);
-        nothing_attached(&lab)?;
+        nothing_attached(&mut lab)?;
         assert_untouched(&mut lab)?;
     }
     Ok(())
