@@ -17,7 +17,7 @@ use crate::{
     parse::{Family, Head},
     parts::Parts,
     select,
-    steer::{Tables, usable},
+    steer::{Tables, kept, usable},
     verdict::Verdict,
 };
 
@@ -120,22 +120,12 @@ fn decide_in<P: Packet, T: Parts, K: Key>(
         0
     };
     if let Some(entry) = found
-        && let Some(value) = Value::unpack(entry.value().load(), tag)
+        && let Some((value, ..)) = kept(tables, entry.value(), tag)
     {
         // A SYN on a closing flow is a new connection from the same port.
         let reopened = value.state.is_closing() && head.signal.opens();
-        if !reopened
-            && (named == 0 || named == value.backend)
-            && let Some((_, state)) = usable(tables, value.backend)
-            && state.alive
-            && state.generation == value.generation
-        {
-            let new = Value {
-                state: value.state.after(head.signal),
-                seen: now,
-                ..value
-            };
-            touch(tables, entry, value, new, tag);
+        if !reopened && (named == 0 || named == value.backend) {
+            touch(tables, entry, value, value.after(head.signal, now), tag);
             return Ok(value.backend);
         }
     }

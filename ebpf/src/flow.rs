@@ -111,6 +111,17 @@ impl Value {
             | self.seen as u64 & SEEN_MASK
     }
 
+    /// What it is after a packet.
+    #[must_use]
+    #[inline(always)]
+    pub const fn after(self, signal: Signal, seen: u32) -> Self {
+        Self {
+            state: self.state.after(signal),
+            seen,
+            ..self
+        }
+    }
+
     /// From an entry's word; `None` if it is free or not of this key's tag.
     #[must_use]
     #[inline(always)]

@@ -116,13 +116,11 @@ const NOWHERE: u32 = u32::MAX;
 #[inline(always)]
 pub fn record<T: Tables>(tables: &T, place: u32, decision: u64) -> u64 {
     let decision = Decision::unpack(decision);
+    // Nowhere is in no set.
     let Some(set) = tables.fragments(place / FRAGMENT_WAYS as u32) else {
         return 0;
     };
     let entry = &set.0[place as usize % FRAGMENT_WAYS];
-    if place == NOWHERE {
-        return 0;
-    }
     if !matches!(decision.verdict.fate(), Fate::Pass | Fate::Out) {
         entry.value.store(0);
         return 0;

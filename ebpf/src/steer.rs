@@ -438,16 +438,23 @@ fn known_in<'t, T: Tables, K: Key>(
 ) -> Option<(u16, &'t Backend, BackendState)> {
     let tag = flow::tag(hash);
     let entry = flow::find(set, key)?;
-    let value = Value::unpack(entry.value().load(), tag)?;
+    let (value, backend, state) = kept(tables, entry.value(), tag)?;
+    let new = value.after(head.signal, flow::seen(tables.jiffies()));
+    arrive::touch(tables, entry, value, new, tag);
+    Some((value.backend, backend, state))
+}
+
+/// What is known of a flow whose key has this tag, and its backend, if that may keep it.
+#[inline(always)]
+pub fn kept<'t, T: Tables>(
+    tables: &'t T,
+    value: &Shared,
+    tag: u64,
+) -> Option<(Value, &'t Backend, BackendState)> {
+    let value = Value::unpack(value.load(), tag)?;
     let (backend, state) = usable(tables, value.backend)?;
     if !state.alive || state.generation != value.generation {
         return None;
     }
-    let new = Value {
-        state: value.state.after(head.signal),
-        seen: flow::seen(tables.jiffies()),
-        ..value
-    };
-    arrive::touch(tables, entry, value, new, tag);
-    Some((value.backend, backend, state))
+    Some((value, backend, state))
 }

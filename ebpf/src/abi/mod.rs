@@ -266,6 +266,13 @@ pub const fn mapped(ipv4_ne: u32) -> [u64; 2] {
     [0, (ipv4_ne as u64) << 32 | 0xffff_0000]
 }
 
+/// Whether the words are those of an IPv4 address, mapped into IPv6.
+#[must_use]
+#[inline(always)]
+pub const fn is_mapped(addr: [u64; 2]) -> bool {
+    addr[0] == 0 && addr[1] as u32 == 0xffff_0000
+}
+
 /// Packets and bytes.
 #[repr(C)]
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -297,6 +304,8 @@ mod tests {
             std::net::Ipv4Addr::from(ipv4).to_ipv6_mapped().octets()
         );
         assert_eq!(addr_words(octets), words);
+        assert!(is_mapped(words));
+        assert!(!is_mapped([1, words[1]]) && !is_mapped([0, 1]));
     }
 
     #[test]

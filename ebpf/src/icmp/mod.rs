@@ -19,13 +19,13 @@ use crate::{
     abi::{Control, Mode, Scheduler, Service},
     address,
     event::Event,
-    flow::{self, Entry, Key, Key4, Key6, Value, WAYS},
+    flow::{self, Entry, Key, Key4, Key6, WAYS},
     nat::session,
     packet::Packet,
     parse::{Family, Head},
     parts::Parts,
     select,
-    steer::{Arrival, Decision, Tables, arrival, deliver, find, usable},
+    steer::{self, Arrival, Decision, Tables, arrival, deliver, find, usable},
     verdict::Verdict,
 };
 
@@ -155,14 +155,14 @@ fn backend_of<T: Parts>(
         Family::V4 => {
             let key = Key4::new((client[1] >> 32) as u32, port, service.id);
             match tables.set4(hash) {
-                Some(set) => kept(tables, &set.0, key, hash),
+                Some(set) => holder(tables, &set.0, key, hash),
                 None => 0,
             }
         }
         Family::V6 => {
             let key = Key6::new(client, port, service.id);
             match tables.set6(hash) {
-                Some(set) => kept(tables, &set.0, key, hash),
+                Some(set) => holder(tables, &set.0, key, hash),
                 None => 0,
             }
         }
@@ -176,15 +176,11 @@ fn backend_of<T: Parts>(
 
 /// The backend of a flow in the table that may keep it; 0: none.
 #[inline(always)]
-fn kept<T: Tables, K: Key>(tables: &T, set: &[K::Entry; WAYS], key: K, hash: u64) -> u16 {
-    let Some(entry) = flow::find(set, key) else {
-        return 0;
-    };
-    let Some(value) = Value::unpack(entry.value().load(), flow::tag(hash)) else {
-        return 0;
-    };
-    match usable(tables, value.backend) {
-        Some((_, state)) if state.alive && state.generation == value.generation => value.backend,
-        _ => 0,
+fn holder<T: Tables, K: Key>(tables: &T, set: &[K::Entry; WAYS], key: K, hash: u64) -> u16 {
+    let known =
+        flow::find(set, key).and_then(|entry| steer::kept(tables, entry.value(), flow::tag(hash)));
+    match known {
+        Some((value, ..)) => value.backend,
+        None => 0,
     }
 }

@@ -64,8 +64,7 @@ fn to_backend<P: Packet, T: Parts>(
     let control = tables.control().ok_or(Verdict::NatUnknown)?;
     let mut quote = Quote::EMPTY;
     quote::read(packet, head, &mut quote).ok_or(Verdict::NatUnknown)?;
-    let found = session::at(tables, place).ok_or(Verdict::NatUnknown)?;
-    let backend = nat::still(tables, found)?;
+    let (found, backend) = nat::held(tables, place)?;
     if !found.is_of(quote.protocol as u8) {
         return Err(Verdict::NatUnknown);
     }
@@ -82,14 +81,7 @@ fn to_backend<P: Packet, T: Parts>(
         ports,
     )
     .map_err(Stuck::verdict)?;
-    nat::frame(packet, tables, head, backend)?;
-    let decision = Decision {
-        verdict: Verdict::Nat,
-        service: client.service,
-        backend: found.backend(),
-        ifindex: backend.ifindex,
-    };
-    Ok(decision.pack())
+    nat::onward(packet, tables, head, found, backend, client.service)
 }
 
 /// A packet of ours did not reach its backend. The client knows the service, and may reach nothing
@@ -103,8 +95,7 @@ fn to_client<P: Packet, T: Parts>(
 ) -> Result<u64, Verdict> {
     let mut quote = Quote::EMPTY;
     quote::read(packet, head, &mut quote).ok_or(Verdict::NatUnknown)?;
-    let found = session::at(tables, place).ok_or(Verdict::NatUnknown)?;
-    let backend = nat::still(tables, found)?;
+    let (found, backend) = nat::held(tables, place)?;
     if !found.is_of(quote.protocol as u8)
         || quote.destination_port() != backend.port
         || quote.destination[1] != backend.addr[1]

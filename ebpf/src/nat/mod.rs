@@ -19,7 +19,7 @@ pub mod hop;
 pub mod session;
 
 use crate::{
-    abi::{Backend, MAC_MASK, Service},
+    abi::{Backend, MAC_MASK, Service, is_mapped},
     mss,
     packet::Packet,
     parse::{Family, Head, protocol, tcp},
@@ -159,8 +159,7 @@ fn session<'t, T: Tables>(
     head: &Head,
     place: u32,
 ) -> Result<(Found, &'t Backend), Verdict> {
-    let found = session::at(tables, place).ok_or(Verdict::NatUnknown)?;
-    let backend = still(tables, found)?;
+    let (found, backend) = held(tables, place)?;
     if !found.is_of(head.protocol())
         || backend.port != head.source_port
         || backend.addr[1] != head.source[1]
@@ -208,18 +207,11 @@ pub fn part_to_backend<P: Packet, T: Parts>(
     place: u32,
 ) -> Result<u64, Verdict> {
     let control = tables.control().ok_or(Verdict::NatUnknown)?;
-    let found = session::at(tables, place).ok_or(Verdict::NatUnknown)?;
-    let backend = still(tables, found)?;
+    let (found, backend) = held(tables, place)?;
     let client = session::client(tables, place, found).ok_or(Verdict::NatUnknown)?;
     let (source, _) = session::translation(control, place);
     change::part(packet, head, source, &backend.addr).map_err(Stuck::verdict)?;
-    let decision = Decision {
-        verdict: Verdict::Nat,
-        service: client.service,
-        backend: found.backend(),
-        ifindex: backend.ifindex,
-    };
-    frame(packet, tables, head, backend).map(|()| decision.pack())
+    onward(packet, tables, head, found, backend, client.service)
 }
 
 /// Translates a later fragment of an answer for the client of the session at `place`: that of the
@@ -235,26 +227,45 @@ pub fn part_to_client<P: Packet, T: Parts>(
     head: &Head,
     place: u32,
 ) -> Result<u64, Verdict> {
-    let found = session::at(tables, place).ok_or(Verdict::NatUnknown)?;
-    let backend = still(tables, found)?;
+    let (found, backend) = held(tables, place)?;
     let client = session::client(tables, place, found).ok_or(Verdict::NatUnknown)?;
     change::part(packet, head, &backend.service_addr, &client.address).map_err(Stuck::verdict)?;
     homeward(packet, tables, head, place, found, client.service)
 }
 
-/// The backend of a session, if it is still the one that it was.
+/// The session at a place, and its backend, if that is still the one that it was.
 #[inline(always)]
-pub(crate) fn still<T: Tables>(tables: &T, found: Found) -> Result<&Backend, Verdict> {
+pub(crate) fn held<T: Tables>(tables: &T, place: u32) -> Result<(Found, &Backend), Verdict> {
+    let found = session::at(tables, place).ok_or(Verdict::NatUnknown)?;
     match usable(tables, found.backend()) {
-        Some((backend, state)) if state.generation == found.generation() => Ok(backend),
+        Some((backend, state)) if state.generation == found.generation() => Ok((found, backend)),
         _ => Err(Verdict::NatUnknown),
     }
+}
+
+/// The frame to a session's backend. Returns the decision, packed.
+#[inline(always)]
+pub(crate) fn onward<P: Packet, T: Parts>(
+    packet: &mut P,
+    tables: &T,
+    head: &Head,
+    found: Found,
+    backend: &Backend,
+    service: u32,
+) -> Result<u64, Verdict> {
+    let decision = Decision {
+        verdict: Verdict::Nat,
+        service,
+        backend: found.backend(),
+        ifindex: backend.ifindex,
+    };
+    frame(packet, tables, head, backend).map(|()| decision.pack())
 }
 
 /// The frame to a backend. The packet in it is translated already, so that a refusal must not reach
 /// the host's stack.
 #[inline(always)]
-pub(crate) fn frame<P: Packet, T: Parts>(
+fn frame<P: Packet, T: Parts>(
     packet: &mut P,
     tables: &T,
     head: &Head,
@@ -302,7 +313,7 @@ fn clamp<P: Packet, T: Tables>(packet: &mut P, tables: &T, head: &Head, backend:
 /// The family of an address, IPv4 mapped.
 #[inline(always)]
 const fn family(address: [u64; 2]) -> Family {
-    if address[0] == 0 && address[1] as u32 == 0xffff_0000 {
+    if is_mapped(address) {
         Family::V4
     } else {
         Family::V6

@@ -14,12 +14,13 @@
 
 use super::{IPV4, IPV6, UDP, link::Link};
 use crate::{
-    abi::{Backend, BackendState, Control, MAC_MASK, Mode, mapped},
+    abi::{Backend, Control, Mode, is_mapped, mapped},
     hash,
     packet::Packet,
     parse::{Family, Head, ethertype, protocol},
     parts::Parts,
     rewrite::aged,
+    steer::usable,
     sum,
     verdict::Verdict,
 };
@@ -42,8 +43,7 @@ fn enter<P: Packet, T: Parts>(
 ) -> Result<(), Verdict> {
     let bad = Verdict::BadBackend;
     let control = tables.control().ok_or(bad)?;
-    let backend = tables.backend(backend).ok_or(bad)?;
-    let state = BackendState::unpack(backend.state.load()).ok_or(bad)?;
+    let (backend, state) = usable(tables, backend).ok_or(bad)?;
     let is_gue = match state.mode {
         Mode::Ipip => false,
         Mode::Gue => true,
@@ -64,21 +64,8 @@ fn enter<P: Packet, T: Parts>(
         )));
     }
     let source = backend.source.load();
-    if head.l3() == 14 && source >> 48 == 0 {
-        // Nearly all frames: everything is at constant offsets.
-        let link = |packet: &mut P, kind: u16| {
-            packet.store(0, state.mac & MAC_MASK | source << 48)?;
-            // With two bytes of the header behind it, which is written next.
-            packet.store(8, source >> 16 | (kind as u64) << 32)
-        };
-        put(packet, control, &outer, &inner, (14, 14), link)
-    } else {
-        let link = Link::onward(packet, head.l3(), state.mac, source).ok_or(Verdict::Truncated)?;
-        let l3 = (head.l3(), link.l3);
-        put(packet, control, &outer, &inner, l3, |packet, kind| {
-            link.store(packet, kind)
-        })
-    }
+    let link = Link::onward(packet, head.l3(), state.mac, source).ok_or(Verdict::Truncated)?;
+    put(packet, control, &outer, &inner, head.l3(), &link)
 }
 
 /// What the outer header takes over from the inner one.
@@ -163,7 +150,7 @@ impl Outer {
             hash::client(head.source, 0)
         };
         let destination = [backend.addr[0], backend.addr[1]];
-        if destination[0] == 0 && destination[1] as u32 == 0xffff_0000 {
+        if is_mapped(destination) {
             Self::from4(control, destination, hash, is_gue)
         } else {
             Self::from6(control, destination, hash, is_gue)
@@ -281,8 +268,7 @@ impl Outer {
     }
 }
 
-/// Puts the packet, whose header begins at the first offset, behind the outer header, which begins
-/// at the second, behind what `link` writes. Checked already: nothing fails but for want of room in
+/// Puts the packet, whose header begins at `from`, behind the outer header in its frame. Checked already: nothing fails but for want of room in
 /// front, and then the packet is unchanged.
 #[inline(always)]
 fn put<P: Packet>(
@@ -290,16 +276,17 @@ fn put<P: Packet>(
     control: &Control,
     outer: &Outer,
     inner: &Inner,
-    (from, to): (usize, usize),
-    link: impl FnOnce(&mut P, u16) -> Option<()>,
+    from: usize,
+    link: &Link,
 ) -> Result<(), Verdict> {
+    let to = link.l3;
     let ports = outer.ports(control.gue_port.load());
     let written = (|| match outer.family {
         Family::V4 => {
             let [first, second] = outer.ipv4(inner);
             let destination = outer.destination[1] >> 32;
             packet.advance(from as isize - (to + outer.length()) as isize)?;
-            link(packet, ethertype::IPV4)?;
+            link.store(packet, ethertype::IPV4)?;
             packet.store(to, first)?;
             packet.store(to + 8, second)?;
             if outer.is_gue {
@@ -313,7 +300,7 @@ fn put<P: Packet>(
         }
         Family::V6 => {
             packet.advance(from as isize - (to + outer.length()) as isize)?;
-            link(packet, ethertype::IPV6)?;
+            link.store(packet, ethertype::IPV6)?;
             packet.store(to, outer.ipv6(inner))?;
             packet.store(to + 8, outer.source[0])?;
             packet.store(to + 16, outer.source[1])?;
