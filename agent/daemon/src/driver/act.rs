@@ -278,6 +278,10 @@ impl Driver {
     /// Puts the program where it is missing. `interfaces` are from before: one that changes meanwhile
     /// is seen to be without it afterwards.
     fn attach(&mut self, interfaces: &[Iface]) {
+        // It is attached to all of them when it is loaded.
+        if !self.plane.is_loaded() {
+            return;
+        }
         let bare = self.links.bare(interfaces);
         let mut faults = BTreeSet::new();
         let attached = match bare.is_empty() {

@@ -147,10 +147,14 @@ impl Driver {
         // First what can be refused without having changed anything.
         let bound = control::bind(&config.control)?;
         let mut state = StateFile::open(&config.node.state_dir)?;
-        let mut plane = Dataplane::load(&config.dataplane)?;
-        // Only now: while the kernel verifies the program, for tens of milliseconds, what serves
-        // packets on this CPU must have its turn. And after the workers have started, which keep the
-        // ordinary priority.
+        let mut plane = Dataplane::open(&config.dataplane)?;
+        // While the kernel verifies the program, for hundreds of milliseconds, peers wait for adverts.
+        // They need not, where an earlier daemon's program steers meanwhile.
+        if !plane.is_carried() {
+            plane.loaded().await?;
+        }
+        // Only now: the threads that were started keep the ordinary priority, so that what serves
+        // packets on their CPU has its turn.
         rt::make_realtime();
         let (sender, events) = mpsc::channel(EVENTS);
         let peers = Peers::open(&config, sender.clone())?;
@@ -164,7 +168,6 @@ impl Driver {
         resume::tidy_up(&config, &netlink, &mut state).await?;
         let restored = resume::restored(&config, &plane, &state, started);
         let node = Node::new(config.clone(), &restored, random_seed(started), started);
-        plane.log_reports();
         let forwarders = plane.forwarders().to_vec();
         let (request_sender, requests) = mpsc::channel(64);
         workers.spawn(bound.serve(request_sender));
@@ -210,7 +213,9 @@ impl Driver {
         // begin with empty maps.
         driver.perform_all().await;
         let interfaces = driver.interfaces.borrow().clone();
-        driver.plane.attach()?;
+        if driver.plane.is_loaded() {
+            driver.plane.attach()?;
+        }
         driver.links.set_attached(&interfaces);
         info!(config = %driver.config_path.display(), "steerd {} is running", env!("CARGO_PKG_VERSION"));
         notify_systemd(NotifyState::Ready);
@@ -222,6 +227,7 @@ impl Driver {
         let mut heartbeat = every(resume::heartbeat_period(&self.config));
         let mut retry = every(RETRY);
         let mut control_open = true;
+        let mut refused = None;
         loop {
             let period = resume::heartbeat_period(&self.config);
             if heartbeat.period() != period {
@@ -251,6 +257,12 @@ impl Driver {
                 }
                 Ok(()) = self.interfaces.changed() => self.interfaces_changed().await,
                 Ok(()) = self.exits.changed() => self.update_exits(),
+                loaded = self.plane.loaded(), if !self.plane.is_loaded() && refused.is_none() => {
+                    if let Err(error) = loaded.and_then(|()| self.plane.attach()) {
+                        refused = Some(error);
+                        self.stop("this version's program cannot steer");
+                    }
+                }
                 () = tokio::time::sleep(sleep), if deadline.is_some() => self.node.tick(now()),
                 _ = heartbeat.tick() => {
                     self.plane.heartbeat(now());
@@ -267,7 +279,7 @@ impl Driver {
             }
             if let Next::Stop = self.perform_all().await {
                 info!("handed over; the kernel program keeps steering");
-                return Ok(());
+                return refused.map_or(Ok(()), |error| Err(error.into()));
             }
         }
     }
@@ -294,8 +306,8 @@ impl Driver {
         }
     }
 
-    fn stop(&mut self, signal: &str) {
-        info!("{signal}: handing over");
+    fn stop(&mut self, why: &str) {
+        info!("{why}: handing over");
         notify_systemd(NotifyState::Stopping);
         self.node.handle(Event::Command(Command::Shutdown), now());
     }
