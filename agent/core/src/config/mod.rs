@@ -25,6 +25,8 @@ pub use mode::{Encapsulation, Mode, Nat, NatTimeouts, PortRange, Tunnel};
 pub use policy::{Affinity, Policy, Scheduler, Sources, SynRate};
 use serde::{Deserialize, Serialize};
 
+use crate::time::Instant;
+
 /// The name of a node, virtual router, service, backend, probe or interface.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -69,6 +71,8 @@ pub struct Config {
     pub virtual_routers: Vec<VirtualRouter>,
     /// The services, in the order of the file.
     pub services: Vec<Service>,
+    /// The virtual routers that are master together, in the order of the file.
+    pub sync_groups: Vec<SyncGroup>,
 }
 
 impl Config {
@@ -91,6 +95,19 @@ impl Config {
     #[must_use]
     pub fn service(&self, name: &Name) -> Option<&Service> {
         self.services.iter().find(|service| service.name == *name)
+    }
+
+    /// The names of the virtual routers that are elected together: one list for each sync group, and
+    /// one for each virtual router that is in none.
+    #[must_use]
+    pub fn elections(&self) -> Vec<Vec<Name>> {
+        let groups = self.sync_groups.iter();
+        let mut lists: Vec<Vec<Name>> = groups.map(|group| group.virtual_routers.clone()).collect();
+        let alone = |name: &&Name| !lists.iter().flatten().any(|member| member == *name);
+        let names = self.virtual_routers.iter().map(|router| &router.name);
+        let alone: Vec<Name> = names.filter(alone).cloned().collect();
+        lists.extend(alone.into_iter().map(|name| vec![name]));
+        lists
     }
 
     /// The virtual router called `name`.
@@ -173,7 +190,7 @@ pub struct VirtualRouter {
     pub interface: Name,
     /// VRID, 1 to 255, unique for an interface and family.
     pub vrid: u8,
-    /// 1 to 254 (255, the address owner, is not supported yet).
+    /// 1 to 254; 255: it owns the addresses, and takes them whenever it can serve.
     pub priority: u8,
     /// The time between adverts: a multiple of 10 ms, 10 ms to 40.95 s.
     pub advert_interval: Duration,
@@ -187,6 +204,8 @@ pub struct VirtualRouter {
     pub source: Option<IpAddr>,
     /// How an acquired address is announced.
     pub announce: Announce,
+    /// How long a master of lower priority is left alone when this node starts or recovers.
+    pub preempt_delay: Duration,
 }
 
 impl VirtualRouter {
@@ -208,6 +227,26 @@ pub struct Announce {
     pub interval: Duration,
     /// How long after the last one a second round follows; zero: never.
     pub repeat_after: Duration,
+    /// The time between the announcements that go on while this node is master; zero: none.
+    pub refresh: Duration,
+}
+
+impl Announce {
+    /// When the next of those that go on is due, if the last was at `now`.
+    #[must_use]
+    pub fn next_refresh(&self, now: Instant) -> Option<Instant> {
+        (!self.refresh.is_zero()).then(|| now + self.refresh)
+    }
+}
+
+/// Virtual routers that are master together or not at all. They have the same priority, interval,
+/// announcements and rules of preemption.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SyncGroup {
+    /// Its name.
+    pub name: Name,
+    /// Its virtual routers, at least two, each in this group alone.
+    pub virtual_routers: Vec<Name>,
 }
 
 /// The transport protocol of a service.

@@ -22,7 +22,8 @@ use super::{
     reader::{At, Given, List, TableReader},
     scalar,
     schema::{
-        ANNOUNCE, CONTROL, DATAPLANE, FILE, LOG, NAT, NODE, PROBE, SERVICE, TUNNEL, VIRTUAL_ROUTER,
+        ANNOUNCE, CONTROL, DATAPLANE, FILE, LOG, NAT, NODE, PROBE, SERVICE, SYNC_GROUP, TUNNEL,
+        VIRTUAL_ROUTER,
     },
 };
 
@@ -53,6 +54,12 @@ pub(super) fn parse(text: &str) -> (Option<RawConfig>, Vec<Mistake>) {
         ),
         probes: file.named_tables("probe", &PROBE, probe),
         services: file.tables("service", &SERVICE, limits::SERVICES, service::service),
+        sync_groups: file.tables(
+            "sync_group",
+            &SYNC_GROUP,
+            limits::VIRTUAL_ROUTERS,
+            sync_group,
+        ),
     };
     (Some(raw), mistakes)
 }
@@ -69,6 +76,7 @@ pub(super) struct RawConfig {
     pub(super) virtual_routers: List<RawVirtualRouter>,
     pub(super) probes: List<RawProbe>,
     pub(super) services: List<RawService>,
+    pub(super) sync_groups: List<RawSyncGroup>,
 }
 
 /// `[node]`.
@@ -114,6 +122,14 @@ pub(super) struct RawVirtualRouter {
     pub(super) peers: List<IpAddr>,
     pub(super) source: Given<IpAddr>,
     pub(super) announce: RawAnnounce,
+    pub(super) preempt_delay: Given<Duration>,
+}
+
+/// `[[sync_group]]`.
+#[derive(Debug)]
+pub(super) struct RawSyncGroup {
+    pub(super) name: Given<Name>,
+    pub(super) virtual_routers: List<Name>,
 }
 
 /// `announce` of a virtual router.
@@ -122,6 +138,7 @@ pub(super) struct RawAnnounce {
     pub(super) count: Given<u8>,
     pub(super) interval: Given<Duration>,
     pub(super) repeat_after: Given<Duration>,
+    pub(super) refresh: Given<Duration>,
 }
 
 /// The `type` of a probe.
@@ -195,23 +212,40 @@ fn virtual_router(table: &mut TableReader<'_>) -> RawVirtualRouter {
         name: table.require("name", scalar::name),
         interface: table.require("interface", scalar::interface),
         vrid: table.require("vrid", scalar::integer(1..=255)),
-        priority: table.get("priority", scalar::priority),
+        priority: table.get("priority", scalar::integer(1..=255)),
         advert_interval: table.get("advert_interval", scalar::advert_interval),
         preempt: table.get("preempt", scalar::boolean),
         addresses: table.require_list("addresses", limits::ADDRESSES, scalar::network),
         peers: table.list("peers", limits::PEERS, scalar::address),
         source: table.get("source", scalar::address),
         announce: announce(table.table("announce", &ANNOUNCE)),
+        preempt_delay: table.get(
+            "preempt_delay",
+            scalar::duration(Duration::ZERO..=Duration::from_hours(1)),
+        ),
+    }
+}
+
+fn sync_group(table: &mut TableReader<'_>) -> RawSyncGroup {
+    RawSyncGroup {
+        name: table.require("name", scalar::name),
+        virtual_routers: table.require_list(
+            "virtual_routers",
+            limits::VIRTUAL_ROUTERS,
+            scalar::name,
+        ),
     }
 }
 
 fn announce(mut table: TableReader<'_>) -> RawAnnounce {
     let interval = Duration::from_millis(1)..=Duration::from_secs(10);
     let repeat_after = Duration::ZERO..=Duration::from_hours(1);
+    let refresh = Duration::ZERO..=Duration::from_hours(24);
     RawAnnounce {
         count: table.get("count", scalar::integer(1..=100)),
         interval: table.get("interval", scalar::duration(interval)),
         repeat_after: table.get("repeat_after", scalar::duration(repeat_after)),
+        refresh: table.get("refresh", scalar::duration(refresh)),
     }
 }
 

@@ -18,6 +18,7 @@ pub(super) const FILE: Schema = Schema {
         "virtual_router",
         "probe",
         "service",
+        "sync_group",
     ],
 };
 pub(super) const NODE: Schema = Schema {
@@ -65,11 +66,16 @@ pub(super) const VIRTUAL_ROUTER: Schema = Schema {
         "peers",
         "source",
         "announce",
+        "preempt_delay",
     ],
 };
 pub(super) const ANNOUNCE: Schema = Schema {
     table: "announce = { ... } of [[virtual_router]]",
-    keys: &["count", "interval", "repeat_after"],
+    keys: &["count", "interval", "repeat_after", "refresh"],
+};
+pub(super) const SYNC_GROUP: Schema = Schema {
+    table: "[[sync_group]]",
+    keys: &["name", "virtual_routers"],
 };
 pub(super) const PROBE: Schema = Schema {
     table: "[probe.NAME]",
@@ -136,7 +142,7 @@ pub(super) const BACKEND: Schema = Schema {
 
 /// Every table of the file.
 #[cfg(test)]
-pub(super) const SCHEMAS: [&Schema; 12] = [
+pub(super) const SCHEMAS: [&Schema; 13] = [
     &FILE,
     &NODE,
     &CONTROL,
@@ -149,4 +155,5 @@ pub(super) const SCHEMAS: [&Schema; 12] = [
     &PROBE,
     &SERVICE,
     &BACKEND,
+    &SYNC_GROUP,
 ];

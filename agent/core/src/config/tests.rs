@@ -192,6 +192,15 @@ fn render(config: &Config) -> String {
         line("announce.count", announce.count.to_string());
         line("announce.interval", duration(announce.interval));
         line("announce.repeat_after", duration(announce.repeat_after));
+        line("announce.refresh", duration(announce.refresh));
+        line("preempt_delay", duration(router.preempt_delay));
+    }
+    for group in &config.sync_groups {
+        line("", "[[sync_group]]".into());
+        line("name", quoted(group.name.as_str()));
+        let names = group.virtual_routers.iter();
+        let names = names.map(|name| quoted(name.as_str())).collect();
+        line("virtual_routers", list(names));
     }
     let mut probes = BTreeSet::new();
     for probe in config.services.iter().flat_map(|service| &service.probes) {

@@ -6,11 +6,13 @@
 //! one slip makes one mistake.
 //!
 //! * `router`: virtual routers and the addresses they hold.
+//! * `group`: which of them are master together.
 //! * `probe`: probes.
 //! * `mode`: what tunnels and translation need.
 //! * `service`: services, with their `policy` and their backends (`backend`).
 
 mod backend;
+mod group;
 mod mode;
 mod policy;
 mod probe;
@@ -38,6 +40,13 @@ pub(super) fn validate(
     let endpoints = &raw.tunnel.endpoints;
     let unwraps = !endpoints.whole || !endpoints.items.is_empty();
     let virtual_routers = router::virtual_routers(&raw.virtual_routers, &vips, unwraps, mistakes);
+    let names = vips.router_names();
+    let sync_groups = group::sync_groups(
+        &raw.sync_groups,
+        names.as_deref(),
+        virtual_routers.as_deref(),
+        mistakes,
+    );
     let means = mode::Means::of(&raw.tunnel, &raw.nat);
     let tunnel = mode::tunnel(&means, &vips, mistakes);
     let nat = mode::nat(&means, &vips, mistakes);
@@ -56,6 +65,7 @@ pub(super) fn validate(
         nat: nat?,
         virtual_routers: virtual_routers?,
         services: services?,
+        sync_groups: sync_groups?,
     })
 }
 

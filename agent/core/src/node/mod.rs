@@ -62,6 +62,8 @@ pub struct Node {
     config: Config,
     health: Health,
     network: Network,
+    /// The elections, each by [`Election::name`]: one for each sync group, and for each virtual router
+    /// that is in none.
     routers: BTreeMap<Name, Election>,
     services: BTreeMap<Name, ServiceState>,
     /// The backends at each address.
@@ -85,10 +87,11 @@ impl Node {
     /// A node that starts now. `seed` is for the jitter of probes.
     #[must_use]
     pub fn new(config: Config, restored: &Restored, seed: u64, now: Instant) -> Self {
-        let routers = config.virtual_routers.iter().map(|router| {
-            let resumed = restored.masters.contains(&router.name);
-            let election = Election::new(router.clone(), router.source, resumed, now);
-            (router.name.clone(), election)
+        let elections = config.elections();
+        let elections = elections.iter().filter_map(|names| {
+            // Half a group is not resumed: the others were another's.
+            let resumed = names.iter().all(|name| restored.masters.contains(name));
+            routers::elect(&config, names, resumed, now)
         });
         let services = config
             .services
@@ -97,7 +100,9 @@ impl Node {
         let mut node = Self {
             health: Health::new(seed),
             network: Network::default(),
-            routers: routers.collect(),
+            routers: elections
+                .map(|election| (election.name().clone(), election))
+                .collect(),
             services: services.collect(),
             backends_at: BTreeMap::new(),
             actions: VecDeque::new(),
@@ -199,20 +204,21 @@ impl Node {
                 source,
                 advert,
             } => {
-                // Our own, back from the group, or from none of our peers.
-                let admitted = |election: &Election| election.admits(source);
-                if self.network.is_own(source) || !self.routers.get(&router).is_some_and(admitted) {
+                if self.network.is_own(source) {
+                    let (router, advert) = (&router, &advert);
+                    self.input(router, Input::Echo { router, advert }, now);
+                    return;
+                }
+                if !self.member(&router).is_some_and(|of| of.admits(source)) {
                     return;
                 }
                 self.peers_at = Some(now);
-                self.input(
-                    &router,
-                    Input::Advert {
-                        source,
-                        advert: &advert,
-                    },
-                    now,
-                );
+                let input = Input::Advert {
+                    router: &router,
+                    source,
+                    advert: &advert,
+                };
+                self.input(&router, input, now);
                 for key in self.backends_at.get(&source).into_iter().flatten() {
                     self.health.trust(key);
                 }
@@ -225,8 +231,9 @@ impl Node {
                 }
             }
             Event::Source { router, address } => {
-                if let Some(election) = self.routers.get_mut(&router) {
-                    election.set_source(address);
+                let mut elections = self.routers.values_mut();
+                if let Some(of) = elections.find_map(|election| election.member_mut(&router)) {
+                    of.set_source(address);
                 }
             }
             Event::NextHop { address, next_hop } => {
@@ -240,13 +247,19 @@ impl Node {
                 address,
                 mac,
             } => {
-                let known = self.network.is_peer_mac(mac);
+                let peer = self.network.is_peer_mac(mac);
                 let ours = self
                     .config
                     .virtual_router(&router)
                     .is_some_and(|router| router.addresses.iter().any(|net| net.addr() == address));
-                if ours && !known {
-                    self.input(&router, Input::Conflict { address, mac }, now);
+                if ours {
+                    let input = Input::Conflict {
+                        router: &router,
+                        address,
+                        mac,
+                        peer,
+                    };
+                    self.input(&router, input, now);
                 }
             }
             // Handled by stage.
@@ -265,7 +278,7 @@ impl Node {
             self.steer(now);
             self.decide_abilities(now);
         }
-        for name in self.router_names() {
+        for name in self.election_names() {
             self.input(&name, Input::Timer, now);
         }
         if self.stage == Stage::Stopping && self.routers.values().all(Election::is_stopped) {
@@ -347,8 +360,8 @@ impl Node {
     fn peers(&self, now: Instant) -> (BTreeSet<IpAddr>, Option<Instant>) {
         let mut all = BTreeSet::new();
         let mut look = None;
-        for election in self.routers.values() {
-            let (peers, until) = election.forwarders(now);
+        for member in self.routers.values().flat_map(Election::members) {
+            let (peers, until) = member.forwarders(now);
             all.extend(peers);
             look = [look, until].into_iter().flatten().min();
         }
@@ -388,7 +401,7 @@ impl Node {
         self.reconsider = true;
     }
 
-    fn router_names(&self) -> Vec<Name> {
+    fn election_names(&self) -> Vec<Name> {
         self.routers.keys().cloned().collect()
     }
 }

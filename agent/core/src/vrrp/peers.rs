@@ -10,7 +10,12 @@ use std::{
     time::Duration,
 };
 
-use crate::{api::human_duration, config::VirtualRouter, time::Instant, vrrp::wire::Advert};
+use crate::{
+    api::human_duration,
+    config::VirtualRouter,
+    time::Instant,
+    vrrp::{election::OWNER, wire::Advert},
+};
 
 /// The most peers that are remembered, if not more are configured. Beyond it the one silent for
 /// longest is forgotten, of those that are no forwarders.
@@ -76,6 +81,12 @@ pub enum Mistake {
     ForeignVrid,
     /// A host that is no peer uses a virtual address.
     Conflict,
+    /// Two nodes with priority 255.
+    Owners,
+    /// Two nodes with one address of their own.
+    SameAddress,
+    /// Another master is heard while this node is one.
+    Rival,
 }
 
 /// What an advert means for the book.
@@ -212,7 +223,15 @@ impl Peers {
         let mut tell = |mistake, what| found.insert(Diagnosis { mistake, what });
         let ours = own_addresses(own);
         for (address, peer) in self.iter() {
-            if peer.priority == own.priority {
+            if peer.priority == OWNER && own.priority == OWNER {
+                tell(
+                    Mistake::Owners,
+                    format!(
+                        "{address} has priority 255 too, but the addresses have one owner: give \
+                         `priority` 254 or less to all nodes but one"
+                    ),
+                );
+            } else if peer.priority == own.priority {
                 tell(
                     Mistake::SamePriority,
                     format!(

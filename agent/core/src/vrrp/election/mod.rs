@@ -1,4 +1,5 @@
-//! The election of a virtual router's master, on one node (RFC 9568 section 6).
+//! The election of a master, on one node (RFC 9568 section 6): for one virtual router, or for all of a
+//! sync group's at once.
 //!
 //! ```text
 //!                      able
@@ -14,6 +15,12 @@
 //!
 //!       any of them  -- unable -->  Fault  -- able again -->  Backup
 //! ```
+//!
+//! The owner (priority 255) goes from Init and Fault to Master at once (6.4.1).
+//!
+//! A sync group has one state for all its members, so it cannot be divided: each effect is carried
+//! out for every member, and a peer's advert for any member counts for all. `member` has what differs
+//! between them, and what to do where addresses decide between equals.
 //!
 //! [`Election::handle`] takes an [`Input`] with its time and leaves [`Effect`]s;
 //! [`Election::next_deadline`] tells when [`Input::Timer`] is due.
@@ -31,6 +38,16 @@
 //! * **A rival is answered at a bounded rate**, once in 10 ms, where RFC 9568 6.4.3 answers each
 //!   advert: two nodes without distinct addresses would answer each other for ever. The answer is
 //!   followed by new announcements, because the segment has learned the rival's MAC.
+//! * **A quick start.** What is heard counts from when the links are up, although this node may not
+//!   know yet whether it can serve. Where that is nobody, it waits two of its own intervals and the
+//!   skew after that, not three: a master that is there was due to be heard twice. That costs p² in
+//!   place of p³ false starts where a share p of adverts is lost, and a false start is ended by the
+//!   master's answer to the first advert. Who comes back from a fault waits as the RFC says.
+//! * **`preempt_delay`** counts from the first advert of a lower master. Until it is over such a
+//!   master is followed like any other, so its silence ends the wait.
+//! * **The winner announces again**, whether it hears a rival's advert, a rival that resigns, or only
+//!   the rival's announcement, which may be all that got through: then after the time in which a
+//!   rightful master would have been heard.
 //! * **A resignation counts only from the master that is followed**, so the end of a rival does not
 //!   cause a third node's takeover from a healthy master.
 //! * **A late timer is no evidence.** If [`Input::Timer`] comes more than half an interval late, this
@@ -40,6 +57,8 @@
 //!   addresses. A peer does so by right, but any peer that lives is heard within that wait; so an
 //!   answer counts when the wait ends with no peer ever heard.
 
+mod member;
+mod regroup;
 mod state;
 mod telling;
 mod transition;
@@ -47,22 +66,20 @@ mod transition;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, fmt, mem, net::IpAddr, time::Duration};
+use std::{fmt, mem, net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use self::{
-    state::{Conflict, Fault, Master, Resign, Round, State},
-    telling::Telling,
-};
+pub use self::member::Member;
+use self::state::{Conflict, Fault, Master, Resign, State};
 use crate::{
-    config::VirtualRouter,
+    config::{Name, VirtualRouter},
     time::Instant,
-    vrrp::{
-        peers::{self, Peers},
-        wire::Advert,
-    },
+    vrrp::wire::Advert,
 };
+
+/// The priority of the addresses' owner (RFC 9568 5.2.4).
+pub const OWNER: u8 = 255;
 
 /// What a node is for a virtual router.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -100,24 +117,39 @@ pub enum Ability {
     Unable(String),
 }
 
-/// Something that happened to the virtual router.
+/// Something that happened to the virtual router, or to one of the group's.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input<'a> {
     /// What the node can do changed, or was looked at again.
     Ability(Ability),
+    /// All links are up: peers are heard from now on.
+    Listening,
     /// A peer's advert.
     Advert {
+        /// For which virtual router.
+        router: &'a Name,
         /// Who sent it.
         source: IpAddr,
         /// What it says.
         advert: &'a Advert,
     },
-    /// Another host, which is no known peer, has one of the addresses.
+    /// An advert from this node's own address, which may be its own, back from the network.
+    Echo {
+        /// For which virtual router.
+        router: &'a Name,
+        /// What it says.
+        advert: &'a Advert,
+    },
+    /// Another host has one of the addresses.
     Conflict {
+        /// Whose address.
+        router: &'a Name,
         /// The address.
         address: IpAddr,
         /// The host's MAC.
         mac: [u8; 6],
+        /// Whether it is a known peer's, which announces the address when it becomes master.
+        peer: bool,
     },
     /// A deadline may have passed.
     Timer,
@@ -130,7 +162,7 @@ pub enum Input<'a> {
     },
 }
 
-/// Something to do, in the order given.
+/// Something to do, in the order given: for every member, where none is named.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Send an advert.
@@ -158,6 +190,8 @@ pub enum Effect {
     /// A peer is heard for the first time or again, or a master is silent. When many appear at
     /// once, not each is told.
     Peer {
+        /// Whose.
+        router: Name,
         /// The peer.
         address: IpAddr,
         /// Whether it is heard.
@@ -165,7 +199,12 @@ pub enum Effect {
     },
     /// Something is wrong with the set-up, with what to change. Of each kind of mistake one is told
     /// in a minute.
-    Misconfigured(String),
+    Misconfigured {
+        /// Where.
+        router: Name,
+        /// What, and what to change.
+        what: String,
+    },
 }
 
 /// What the adverts of the master that is followed say about its node.
@@ -177,11 +216,11 @@ pub enum Evidence {
     Silent(IpAddr, Duration),
 }
 
-/// One virtual router on one node.
+/// One virtual router on one node, or the virtual routers of a sync group.
 #[derive(Debug, Clone)]
 pub struct Election {
-    config: VirtualRouter,
-    source: Option<IpAddr>,
+    /// Never empty; the first decides between equals.
+    members: Vec<Member>,
     state: State,
     role: Role,
     since: Instant,
@@ -189,41 +228,41 @@ pub struct Election {
     ability: Ability,
     /// The interval of the master that is followed: Active_Adver_Interval of RFC 9568 6.1.
     master_interval: Duration,
-    /// Who sent the last advert that was no resignation while this node was not master.
-    master: Option<IpAddr>,
     /// Gave the addresses away by order: does not preempt.
     held: bool,
     /// A daemon that was killed may have left the addresses on the interface.
     stale: bool,
     conflict: Option<Conflict>,
     defended: Option<Instant>,
-    peers: Peers,
-    telling: Telling,
+    /// When an advert was sent last, a resignation too.
+    sent: Option<Instant>,
     effects: Vec<Effect>,
 }
 
 impl Election {
-    /// A virtual router on a node that starts. `source` is the address of this node's adverts as
-    /// far as known. With `resumed` it goes on as the master that it was moments ago; else what
-    /// an earlier daemon may have left on the interface is released.
+    /// A virtual router, with others where they are a sync group, on a node that starts. With
+    /// `resumed` it goes on as the master that it was moments ago; else what an earlier daemon may
+    /// have left on the interface is released.
     #[must_use]
-    pub fn new(config: VirtualRouter, source: Option<IpAddr>, resumed: bool, now: Instant) -> Self {
+    pub fn new(
+        router: VirtualRouter,
+        others: impl IntoIterator<Item = VirtualRouter>,
+        resumed: bool,
+        now: Instant,
+    ) -> Self {
         let mut election = Self {
-            master_interval: config.advert_interval,
-            config,
-            source,
-            state: State::Init,
+            master_interval: router.advert_interval,
+            members: member::in_order([router].into_iter().chain(others), now),
+            state: State::Init(None),
             role: Role::Init,
             since: now,
             cause: "just started".to_owned(),
             ability: Ability::Undecided("just started".to_owned()),
-            master: None,
             held: false,
             stale: !resumed,
             conflict: None,
             defended: None,
-            peers: Peers::default(),
-            telling: Telling::new(now),
+            sent: None,
             effects: Vec::new(),
         };
         if resumed {
@@ -235,9 +274,17 @@ impl Election {
 
     /// Takes an input; then take the effects with [`Election::take_effects`].
     pub fn handle(&mut self, input: Input<'_>, now: Instant) {
-        if let Input::Advert { source, advert } = &input
-            && !self.observe(*source, advert, now)
+        if let Input::Advert {
+            router,
+            source,
+            advert,
+        } = &input
+            && !self.observe(router, *source, advert, now)
         {
+            return;
+        }
+        if let Input::Echo { router, advert } = &input {
+            self.hears_itself(router, advert, now);
             return;
         }
         if let Input::Ability(ability) = &input {
@@ -250,31 +297,55 @@ impl Election {
     /// The transition table.
     fn step(&mut self, state: State, input: Input<'_>, now: Instant) -> State {
         match (state, input) {
-            (State::Init, Input::Ability(Ability::Undecided(wait))) => {
+            (State::Init(listen), Input::Ability(Ability::Undecided(wait))) => {
                 self.cause = format!("waiting for {wait}");
-                State::Init
+                State::Init(listen)
             }
-            (State::Init, Input::Ability(Ability::Able)) => {
-                self.become_backup("ready to serve".to_owned(), now)
-            }
-            (State::Init, Input::Ability(Ability::Unable(cause))) => {
+            (State::Init(listen), Input::Ability(Ability::Able)) => self.starts(listen, now),
+            (State::Init(_), Input::Ability(Ability::Unable(cause))) => {
                 self.become_fault(cause, Fault::default(), now)
             }
+            (State::Init(listen), Input::Listening) => {
+                State::Init(Some(listen.unwrap_or_else(|| self.listens(now))))
+            }
             (
-                State::Init,
+                State::Init(Some(listen)),
+                Input::Advert {
+                    router,
+                    source,
+                    advert,
+                },
+            ) => State::Init(Some(
+                self.listener_hears(listen, router, source, advert, now),
+            )),
+            (State::Init(Some(listen)), Input::Timer) => {
+                State::Init(Some(self.listener_timer(listen, now)))
+            }
+            (
+                State::Init(listen),
                 Input::Advert { .. } | Input::Conflict { .. } | Input::Timer | Input::FailOver,
-            ) => State::Init,
-            (State::Init | State::Backup(_) | State::Fault(_), Input::Stop { .. }) => {
+            ) => State::Init(listen),
+            (state, Input::Listening | Input::Echo { .. }) => state,
+            (State::Init(_) | State::Backup(_) | State::Fault(_), Input::Stop { .. }) => {
                 self.become_stopped(now)
             }
 
             (State::Backup(_), Input::Ability(Ability::Unable(cause))) => {
                 self.become_fault(cause, Fault::default(), now)
             }
-            (State::Backup(backup), Input::Advert { source, advert }) => {
-                self.backup_hears(backup, source, advert, now)
+            (
+                State::Backup(backup),
+                Input::Advert {
+                    router,
+                    source,
+                    advert,
+                },
+            ) => State::Backup(self.backup_hears(backup, router, source, advert, now)),
+            // A peer is master by right or will be told otherwise.
+            (state @ (State::Backup(_) | State::Fault(_)), Input::Conflict { peer: true, .. }) => {
+                state
             }
-            (State::Backup(backup), Input::Conflict { address, mac }) => {
+            (State::Backup(backup), Input::Conflict { address, mac, .. }) => {
                 self.conflict = Some(Conflict { address, mac });
                 State::Backup(backup)
             }
@@ -286,7 +357,7 @@ impl Election {
 
             (State::Master(master), Input::Ability(Ability::Unable(cause))) => {
                 if master.resign.is_none() {
-                    self.effects.push(Effect::Advert { priority: 0 });
+                    self.say(0, now);
                 }
                 self.effects.push(Effect::Release);
                 match master.resign {
@@ -296,19 +367,29 @@ impl Election {
                     }
                 }
             }
-            (State::Master(master), Input::Advert { source, advert }) => {
-                self.master_hears(master, source, advert, now)
-            }
-            (State::Master(master), Input::Conflict { address, mac }) => {
-                self.defend(address, mac, now);
-                State::Master(master)
-            }
+            (
+                State::Master(master),
+                Input::Advert {
+                    router,
+                    source,
+                    advert,
+                },
+            ) => self.master_hears(master, router, source, advert, now),
+            (
+                State::Master(master),
+                Input::Conflict {
+                    router,
+                    address,
+                    mac,
+                    peer,
+                },
+            ) => self.is_claimed(master, router, peer, &Conflict { address, mac }, now),
             (State::Master(master), Input::Timer) => self.master_timer(master, now),
             (State::Master(master), Input::FailOver) => self.resign(master, false, now),
             (State::Master(master), Input::Stop { linger: true }) => self.resign(master, true, now),
             (State::Master(master), Input::Stop { linger: false }) => {
                 if master.resign.is_none() {
-                    self.effects.push(Effect::Advert { priority: 0 });
+                    self.say(0, now);
                 }
                 self.effects.push(Effect::Release);
                 self.become_stopped(now)
@@ -318,7 +399,7 @@ impl Election {
             }
 
             (State::Fault(fault), Input::Ability(ability)) => match (ability, &self.conflict) {
-                (Ability::Able, None) => self.become_backup("able to serve again".to_owned(), now),
+                (Ability::Able, None) => self.recovers("able to serve again".to_owned(), now),
                 (Ability::Unable(cause), None) => {
                     self.cause = cause;
                     State::Fault(fault)
@@ -332,7 +413,7 @@ impl Election {
                 Some(_) => self.conflict_ends(format!("heard {source}"), now),
                 None => State::Fault(fault),
             },
-            (State::Fault(fault), Input::Conflict { address, mac }) => match fault.reprobe {
+            (State::Fault(fault), Input::Conflict { address, mac, .. }) => match fault.reprobe {
                 Some((at, _)) => {
                     self.conflict = Some(Conflict { address, mac });
                     State::Fault(Fault {
@@ -350,41 +431,54 @@ impl Election {
 
     /// What the master's silence says about its node, each piece once. Ask right before
     /// [`Input::Timer`], so that what follows from it is known before a takeover.
-    pub fn evidence(&mut self, now: Instant) -> Option<Evidence> {
+    pub fn evidence(&mut self, now: Instant) -> Vec<Evidence> {
         let slack = self.slack();
         let State::Backup(backup) = &mut self.state else {
-            return None;
+            return Vec::new();
         };
-        let (address, heard) = backup.follows?;
-        if backup.down_at <= now && (backup.forgiven || now.since(backup.down_at) <= slack) {
-            if self.peers.get(address).is_some_and(|peer| !peer.silent) {
-                self.peers.fell_silent(address);
+        let silent =
+            backup.down_at <= now && (backup.forgiven || now.since(backup.down_at) <= slack);
+        let late = backup.late_at.is_some_and(|at| at <= now);
+        if late {
+            backup.late_at = None;
+        }
+        let mut evidence = Vec::new();
+        for member in &mut self.members {
+            let Some((address, heard)) = member.follows else {
+                continue;
+            };
+            if silent && member.peers.get(address).is_some_and(|peer| !peer.silent) {
+                member.peers.fell_silent(address);
                 self.effects.push(Effect::Peer {
+                    router: member.config.name.clone(),
                     address,
                     alive: false,
                 });
-                return Some(Evidence::Silent(address, now.since(heard)));
+                evidence.push(Evidence::Silent(address, now.since(heard)));
+            } else if late && !silent {
+                evidence.push(Evidence::Late(address));
             }
-            return None;
         }
-        let late = backup.late_at.is_some_and(|at| at <= now);
-        late.then(|| {
-            backup.late_at = None;
-            Evidence::Late(address)
-        })
+        evidence
     }
 
     /// When [`Input::Timer`] is due.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         match &self.state {
-            State::Init | State::Stopped => None,
+            State::Init(listen) => listen.as_ref().map(|listen| listen.wait.down_at),
+            State::Stopped => None,
             State::Backup(backup) => {
                 let probe = backup.probe.map(|(at, _)| at);
-                [Some(backup.down_at), backup.late_at, probe]
-                    .into_iter()
-                    .flatten()
-                    .min()
+                [
+                    Some(backup.down_at),
+                    backup.late_at,
+                    backup.preempt_at,
+                    probe,
+                ]
+                .into_iter()
+                .flatten()
+                .min()
             }
             State::Master(Master {
                 resign: Some(resign),
@@ -393,47 +487,26 @@ impl Election {
             State::Master(Master {
                 advert_at,
                 round,
+                refresh_at,
+                reclaim_at,
                 resign: None,
                 ..
-            }) => round.iter().map(|round| round.at).chain([*advert_at]).min(),
+            }) => [
+                Some(*advert_at),
+                round.as_ref().map(|round| round.at),
+                *refresh_at,
+                *reclaim_at,
+            ]
+            .into_iter()
+            .flatten()
+            .min(),
             State::Fault(fault) => fault.reprobe.map(|(at, _)| at),
         }
-    }
-
-    /// Works by a new configuration of the same VRID, interface and family. A master whose
-    /// addresses changed must release them before and acquire them after; that is the caller's.
-    pub fn reconfigure(&mut self, config: VirtualRouter, now: Instant) {
-        self.held = false;
-        self.config = config;
-        self.peers.reconfigure(&self.config);
-        if let State::Master(master) = &mut self.state {
-            master.advert_at = now;
-            master.round = Some(Round::new(&self.config.announce, now));
-        } else {
-            self.master_interval = self.config.advert_interval;
-        }
-    }
-
-    /// The address of this node's adverts.
-    pub fn set_source(&mut self, source: Option<IpAddr>) {
-        self.source = source;
-    }
-
-    /// The address of this node's adverts, as far as known.
-    #[must_use]
-    pub fn source(&self) -> Option<IpAddr> {
-        self.source
     }
 
     /// What there is to do since the last call.
     pub fn take_effects(&mut self) -> Vec<Effect> {
         mem::take(&mut self.effects)
-    }
-
-    /// The configuration.
-    #[must_use]
-    pub fn config(&self) -> &VirtualRouter {
-        &self.config
     }
 
     /// The role, since when, and why.
@@ -448,40 +521,30 @@ impl Election {
         matches!(self.state, State::Stopped)
     }
 
-    /// The master, where it is a peer that is heard.
+    /// Its virtual routers: one, or those of the sync group.
     #[must_use]
-    pub fn master(&self, now: Instant) -> Option<IpAddr> {
-        self.heard_master(now).map(|(address, _)| address)
+    pub fn members(&self) -> &[Member] {
+        &self.members
     }
 
-    /// The peers whose packets are taken for forwarded ones, and when to ask again; see
-    /// [`Peers::forwarders`].
+    /// What is known of the virtual router called `name`, if it is one of its own.
     #[must_use]
-    pub fn forwarders(&self, now: Instant) -> (BTreeSet<IpAddr>, Option<Instant>) {
-        self.peers.forwarders(&self.config, now)
+    pub fn member(&self, name: &Name) -> Option<&Member> {
+        self.members
+            .iter()
+            .find(|member| member.config.name == *name)
     }
 
-    /// Whether an advert from `source` counts; see [`peers::is_admitted`].
-    #[must_use]
-    pub fn admits(&self, source: IpAddr) -> bool {
-        peers::is_admitted(&self.config, source)
+    /// The same, to be told something.
+    pub fn member_mut(&mut self, name: &Name) -> Option<&mut Member> {
+        self.members
+            .iter_mut()
+            .find(|member| member.config.name == *name)
     }
 
-    /// Whom it heard.
+    /// The name of the first member: it tells this election from others.
     #[must_use]
-    pub fn peers(&self) -> &Peers {
-        &self.peers
-    }
-
-    /// The advert to send now.
-    #[must_use]
-    pub fn advert(&self, priority: u8) -> Advert {
-        let centiseconds = self.config.advert_interval.as_millis() / 10;
-        Advert {
-            vrid: self.config.vrid,
-            priority,
-            interval_cs: u16::try_from(centiseconds).unwrap_or(u16::MAX),
-            addresses: self.config.addresses.iter().map(|net| net.addr()).collect(),
-        }
+    pub fn name(&self) -> &Name {
+        &self.lead().config.name
     }
 }

@@ -1,16 +1,17 @@
 //! What happens on the way from one state to the next, and while one lasts.
 
-use std::{mem, net::IpAddr, time::Duration};
+use std::{cmp::Ordering, mem, net::IpAddr, time::Duration};
 
 use super::{
     Ability, Effect, Election, Role,
-    state::{Backup, Conflict, Fault, Master, Resign, Round, State},
+    state::{Backup, Conflict, Fault, Listen, Master, Resign, State},
 };
 use crate::{
     api::human_duration,
+    config::Name,
     time::Instant,
     vrrp::{
-        peers::{self, Mistake, Observed},
+        peers::{self, Mistake},
         wire::Advert,
     },
 };
@@ -30,127 +31,193 @@ const REPROBES: u8 = 2;
 /// How often a new backup asks for the addresses within its first wait.
 const FIRST_PROBES: u8 = 3;
 
+/// Why the owner is master.
+const OWNS: &str = "priority 255: this node owns the addresses";
+
 /// The longest a shutdown waits for a new holder.
 const MAX_STOP_WAIT: Duration = Duration::from_secs(3);
 
 impl Election {
-    pub(super) fn heard_master(&self, now: Instant) -> Option<(IpAddr, Duration)> {
-        let address = self.master?;
-        let peer = self.peers.get(address)?;
-        let heard = !peer.silent && now.since(peer.heard) <= peer.interval * 4;
-        heard.then_some((address, peer.interval))
+    /// The links are up while this node does not know yet what it can do.
+    pub(super) fn listens(&mut self, now: Instant) -> Listen {
+        let mut wait = Backup::until(now + self.first_wait());
+        self.effects.push(Effect::ProbeAddresses);
+        wait.probe = Some((now + self.first_wait() / 4, FIRST_PROBES - 1));
+        Listen { wait, over: false }
     }
 
-    /// Takes note of an advert; whether it concerns the election.
-    pub(super) fn observe(&mut self, source: IpAddr, advert: &Advert, now: Instant) -> bool {
-        if Some(source) == self.source || !self.admits(source) {
-            return false;
+    pub(super) fn listener_hears(
+        &mut self,
+        listen: Listen,
+        router: &Name,
+        source: IpAddr,
+        advert: &Advert,
+        now: Instant,
+    ) -> Listen {
+        let until = listen.wait.down_at;
+        let wait = self.backup_hears(listen.wait, router, source, advert, now);
+        Listen {
+            over: listen.over && wait.down_at <= until,
+            wait,
         }
-        let observed = self.peers.observe(&self.config, source, advert, now);
-        let diagnoses = self.peers.diagnoses(&self.config);
-        self.effects.extend(self.telling.diagnoses(diagnoses, now));
-        match observed {
-            Observed::Foreign => return false,
-            Observed::Appeared if self.telling.appearance(now) => {
-                self.effects.push(Effect::Peer {
-                    address: source,
-                    alive: true,
-                });
-            }
-            Observed::Appeared | Observed::Known | Observed::Crowd => {}
+    }
+
+    /// Sees on time that nobody is master, and goes on seeing it: what was true before a pause is not
+    /// known to be true after it.
+    pub(super) fn listener_timer(&mut self, mut listen: Listen, now: Instant) -> Listen {
+        let wait = &mut listen.wait;
+        self.ask(wait, now);
+        if wait.down_at > now {
+            return listen;
         }
-        match advert.priority {
-            0 if self.master == Some(source) => self.master = None,
-            1.. if self.role != Role::Master => {
-                self.master = Some(source);
-                self.release_stale();
-            }
-            _ => {}
+        let late = now.since(wait.down_at) > self.slack();
+        if late && (listen.over || !wait.forgiven) {
+            (listen.over, wait.forgiven) = (false, true);
+            wait.down_at = now + self.master_interval + self.skew();
+        } else {
+            (listen.over, wait.forgiven) = (true, false);
+            wait.down_at = now + self.slack();
         }
-        true
+        listen
+    }
+
+    /// RFC 9568 6.4.1, (100).
+    pub(super) fn starts(&mut self, listen: Option<Listen>, now: Instant) -> State {
+        if self.is_owner() {
+            return self.become_master(OWNS.to_owned(), now);
+        }
+        let Some(Listen { mut wait, over }) = listen else {
+            return self.become_backup("ready to serve".to_owned(), now);
+        };
+        if over {
+            wait.down_at = match now.since(wait.down_at) <= self.slack() {
+                true => now,
+                false => now + self.master_interval + self.skew(),
+            };
+        }
+        self.enter(Role::Backup, "ready to serve".to_owned(), now);
+        State::Backup(wait)
+    }
+
+    /// Able again after a fault.
+    pub(super) fn recovers(&mut self, cause: String, now: Instant) -> State {
+        match self.is_owner() {
+            true => self.become_master(OWNS.to_owned(), now),
+            false => self.become_backup(cause, now),
+        }
     }
 
     /// RFC 9568 6.4.2, (420).
     pub(super) fn backup_hears(
         &mut self,
         backup: Backup,
+        router: &Name,
         source: IpAddr,
         advert: &Advert,
         now: Instant,
-    ) -> State {
-        let preempts = self.config.preempt && !self.held;
-        State::Backup(match advert.priority {
-            0 if backup
-                .follows
-                .is_none_or(|(followed, _)| followed == source) =>
-            {
-                Backup {
-                    down_at: now + self.skew(),
-                    follows: None,
-                    late_at: None,
-                    resigned: Some(source),
-                    forgiven: false,
-                    ..backup
-                }
+    ) -> Backup {
+        if advert.priority == 0 {
+            let follows = self.member(router).and_then(|member| member.follows);
+            let counts = match follows {
+                Some((followed, _)) => followed == source,
+                None => self.followed().is_none(),
+            };
+            if !counts {
+                return backup;
             }
-            0 => backup,
-            priority if priority >= self.config.priority || !preempts => {
-                self.master_interval = peers::interval(advert);
-                Backup {
-                    down_at: now + self.master_down(),
-                    follows: Some((source, now)),
-                    late_at: Some(now + self.master_interval * 3 / 2),
-                    resigned: None,
-                    forgiven: false,
-                    probe: None,
-                }
-            }
-            _ => backup,
-        })
+            self.follows_only(None, now);
+            return Backup {
+                down_at: backup.down_at.min(now + self.skew()),
+                late_at: None,
+                preempt_at: None,
+                resigned: Some(source),
+                forgiven: false,
+                ..backup
+            };
+        }
+        let lower = advert.priority < self.priority() && self.settings().preempt && !self.held;
+        let delay = self.settings().preempt_delay;
+        let preempt_at = match lower {
+            true => Some(backup.preempt_at.unwrap_or(now + delay)),
+            false => None,
+        };
+        // A lower master is as good as none, once it is time.
+        if preempt_at.is_some_and(|at| at <= now) {
+            return backup;
+        }
+        self.master_interval = peers::interval(advert);
+        if let Some(member) = self.member_mut(router) {
+            member.follows = Some((source, now));
+        }
+        Backup {
+            late_at: Some(now + self.master_interval * 3 / 2),
+            preempt_at,
+            ..Backup::until(now + self.master_down())
+        }
     }
 
     /// RFC 9568 6.4.2, (410).
     pub(super) fn backup_timer(&mut self, mut backup: Backup, now: Instant) -> State {
-        if let Some((at, left)) = backup.probe
-            && at <= now
-        {
-            self.effects.push(Effect::ProbeAddresses);
-            backup.probe = (left > 1).then(|| (now + self.master_down() / 4, left - 1));
+        if self.is_owner() && !self.held {
+            return self.become_master(OWNS.to_owned(), now);
         }
+        self.ask(&mut backup, now);
         if backup.late_at.is_some_and(|at| at <= now) {
             backup.late_at = None;
         }
-        if backup.down_at > now {
+        let due = match backup.preempt_at {
+            Some(at) => at.min(backup.down_at),
+            None => backup.down_at,
+        };
+        if due > now {
             return State::Backup(backup);
         }
-        if !backup.forgiven && now.since(backup.down_at) > self.slack() {
-            let down_at = now + self.master_interval + self.skew();
+        if !backup.forgiven && now.since(due) > self.slack() {
+            let later = now + self.master_interval + self.skew();
             return State::Backup(Backup {
-                down_at,
+                down_at: later.max(backup.down_at),
+                preempt_at: backup.preempt_at.map(|at| at.max(later)),
                 forgiven: true,
                 ..backup
             });
         }
         match &self.conflict {
-            Some(conflict) if !self.peers.any_heard() => {
+            Some(conflict) if !self.any_heard() => {
                 let reprobe = Some((now + REPROBE_GAP, 0));
                 self.become_fault(conflict.to_string(), Fault { reprobe }, now)
             }
             Some(_) | None => {
-                let waited = human_duration(now.since(self.since));
-                let cause = match (backup.follows, backup.resigned, self.master(now)) {
-                    (Some((master, heard)), _, _) => {
-                        let silence = human_duration(now.since(heard));
-                        format!("no adverts from {master} for {silence}")
-                    }
-                    (None, Some(master), _) => format!("{master} resigned"),
-                    (None, None, Some(master)) => {
-                        format!("preempts {master} with priority {}", self.config.priority)
-                    }
-                    (None, None, None) => format!("no master heard for {waited}"),
-                };
+                let cause = self.takes_over_because(&backup, now);
                 self.become_master(cause, now)
             }
+        }
+    }
+
+    fn takes_over_because(&self, backup: &Backup, now: Instant) -> String {
+        let priority = self.priority();
+        let master = self.heard_master(now).map(|(address, _)| address);
+        match (backup.resigned, self.followed(), master) {
+            (Some(master), ..) => format!("{master} resigned"),
+            (None, Some((master, _)), _) if backup.down_at > now => {
+                let delay = human_duration(self.settings().preempt_delay);
+                format!("preempts {master} with priority {priority} after {delay}")
+            }
+            (None, Some((master, heard)), _) => {
+                let silence = human_duration(now.since(heard));
+                format!("no adverts from {master} for {silence}")
+            }
+            (None, None, Some(master)) => format!("preempts {master} with priority {priority}"),
+            (None, None, None) => format!("no master heard for {}", self.waited(now)),
+        }
+    }
+
+    /// Asks for the addresses where that is due.
+    fn ask(&mut self, backup: &mut Backup, now: Instant) {
+        if let Some((at, left)) = backup.probe
+            && at <= now
+        {
+            self.effects.push(Effect::ProbeAddresses);
+            backup.probe = (left > 1).then(|| (now + self.first_wait() / 4, left - 1));
         }
     }
 
@@ -158,6 +225,7 @@ impl Election {
     pub(super) fn master_hears(
         &mut self,
         mut master: Master,
+        router: &Name,
         source: IpAddr,
         advert: &Advert,
         now: Instant,
@@ -165,13 +233,16 @@ impl Election {
         let resigned = master.resign.is_some();
         if advert.priority == 0 {
             if !resigned {
-                self.assert_mastery(&mut master, now);
+                self.answer_rival(&mut master, now);
             }
             return State::Master(master);
         }
-        let wins = advert.priority > self.config.priority
-            || advert.priority == self.config.priority
-                && self.source.is_none_or(|own| source > own);
+        let priority = self.priority();
+        let wins = match advert.priority.cmp(&priority) {
+            Ordering::Greater => true,
+            Ordering::Equal => self.loses_tie(&mut master, router, source, now),
+            Ordering::Less => false,
+        };
         match master.resign {
             Some(Resign { stop: true, .. }) => {
                 self.effects.push(Effect::Release);
@@ -180,28 +251,56 @@ impl Election {
             Some(Resign { stop: false, .. }) => {
                 self.held = true;
                 let cause = format!("failover by order: {source} took over");
-                self.step_down(source, advert, cause, now)
+                self.step_down(router, source, advert, cause, now)
             }
             None if wins => {
-                let cause = match advert.priority == self.config.priority {
+                let cause = match advert.priority == priority {
                     true => format!("{source} has the same priority and the greater address"),
                     false => format!(
-                        "{source} has priority {} over our {}",
-                        advert.priority, self.config.priority
+                        "{source} has priority {} over our {priority}",
+                        advert.priority
                     ),
                 };
-                self.step_down(source, advert, cause, now)
+                self.notes_rival(router, source, advert, now);
+                self.step_down(router, source, advert, cause, now)
             }
             None => {
-                self.assert_mastery(&mut master, now);
-                // Not while a round is under way, which does it anyway.
-                if master.round.as_ref().is_none_or(|round| !round.begun) {
-                    master.round = Some(Round::new(&self.config.announce, now));
-                }
-                self.announce(&mut master, now);
+                self.notes_rival(router, source, advert, now);
+                self.answer_rival(&mut master, now);
                 State::Master(master)
             }
         }
+    }
+
+    /// The rival learns who is master, and the segment where the addresses are.
+    fn answer_rival(&mut self, master: &mut Master, now: Instant) {
+        if now.since(master.sent) >= ASSERT_GAP {
+            self.send(master, now);
+        }
+        master.announce_again(&self.settings().announce, now);
+        self.announce(master, now);
+    }
+
+    /// Another host says that an address is its own.
+    pub(super) fn is_claimed(
+        &mut self,
+        mut master: Master,
+        router: &Name,
+        peer: bool,
+        claim: &Conflict,
+        now: Instant,
+    ) -> State {
+        if let Some(member) = self.member_mut(router) {
+            member.notes_claim();
+        }
+        if !peer {
+            self.defend(router, claim, now);
+        } else if master.resign.is_none() && master.reclaim_at.is_none() {
+            let rested = self.defended.map(|at| at + DEFEND_GAP);
+            let at = now + self.reclaim_wait();
+            master.reclaim_at = Some(rested.map_or(at, |rested| at.max(rested)));
+        }
+        State::Master(master)
     }
 
     pub(super) fn master_timer(&mut self, mut master: Master, now: Instant) -> State {
@@ -218,7 +317,11 @@ impl Election {
                      on a peer and that `steerctl status` there shows it as backup"
                 );
                 self.cause.clone_from(&what);
-                self.effects.push(Effect::Misconfigured(what));
+                let effects = self
+                    .members
+                    .iter()
+                    .map(|member| member.misconfigured(what.clone()));
+                self.effects.extend(effects);
                 self.send(&mut master, now);
                 State::Master(Master {
                     resign: None,
@@ -228,11 +331,16 @@ impl Election {
             None => {
                 if master.advert_at <= now {
                     // On the grid of the interval, unless that is past too.
-                    let next = master.advert_at + self.config.advert_interval;
+                    let next = master.advert_at + self.settings().advert_interval;
                     self.send(&mut master, now);
                     if next > now {
                         master.advert_at = next;
                     }
+                }
+                if master.reclaim_at.is_some_and(|at| at <= now) {
+                    master.reclaim_at = None;
+                    self.defended = Some(now);
+                    master.announce_again(&self.settings().announce, now);
                 }
                 self.announce(&mut master, now);
                 State::Master(master)
@@ -258,7 +366,7 @@ impl Election {
 
     pub(super) fn conflict_ends(&mut self, cause: String, now: Instant) -> State {
         match self.ability.clone() {
-            Ability::Able => self.become_backup(cause, now),
+            Ability::Able => self.recovers(cause, now),
             Ability::Undecided(why) | Ability::Unable(why) => {
                 self.cause = why;
                 State::Fault(Fault::default())
@@ -270,26 +378,24 @@ impl Election {
         // A master that was heard of late keeps its own pace, not ours.
         self.master_interval = match self.heard_master(now) {
             Some((_, interval)) => interval,
-            None => self.config.advert_interval,
+            None => self.settings().advert_interval,
         };
         self.conflict = None;
+        self.follows_only(None, now);
         self.enter(Role::Backup, cause, now);
-        let probe = (!self.peers.any_heard()).then(|| {
+        let probe = (!self.any_heard()).then(|| {
             self.effects.push(Effect::ProbeAddresses);
-            (now + self.master_down() / 4, FIRST_PROBES - 1)
+            (now + self.first_wait() / 4, FIRST_PROBES - 1)
         });
         State::Backup(Backup {
-            down_at: now + self.master_down(),
-            follows: None,
-            late_at: None,
-            resigned: None,
-            forgiven: false,
             probe,
+            ..Backup::until(now + self.master_down())
         })
     }
 
-    pub(super) fn step_down(
+    fn step_down(
         &mut self,
+        router: &Name,
         source: IpAddr,
         advert: &Advert,
         cause: String,
@@ -297,30 +403,26 @@ impl Election {
     ) -> State {
         self.effects.push(Effect::Release);
         self.enter(Role::Backup, cause, now);
-        self.master = Some(source);
+        self.follows_only(Some((router, source)), now);
+        if let Some(member) = self.member_mut(router) {
+            member.master = Some(source);
+        }
         self.master_interval = peers::interval(advert);
         State::Backup(Backup {
-            down_at: now + self.master_down(),
-            follows: Some((source, now)),
             late_at: Some(now + self.master_interval * 3 / 2),
-            resigned: None,
-            forgiven: false,
-            probe: None,
+            ..Backup::until(now + self.master_down())
         })
     }
 
     pub(super) fn become_master(&mut self, cause: String, now: Instant) -> State {
         self.held = false;
-        self.master = None;
+        self.follows_only(None, now);
+        for member in &mut self.members {
+            member.master = None;
+        }
         // The addresses first: the advert makes the old master take them off.
         self.effects.push(Effect::Acquire);
-        let round = Some(Round::new(&self.config.announce, now));
-        let mut master = Master {
-            advert_at: now,
-            sent: now,
-            round,
-            resign: None,
-        };
+        let mut master = Master::new(&self.settings().announce, now);
         self.send(&mut master, now);
         self.announce(&mut master, now);
         self.enter(Role::Master, cause, now);
@@ -342,8 +444,8 @@ impl Election {
 
     /// Takes off what a killed daemon left. Not before there is a reason to: as long as no other
     /// master is heard, the addresses that it left are answered for here, and clients find a way.
-    fn release_stale(&mut self) {
-        if std::mem::take(&mut self.stale) {
+    pub(super) fn release_stale(&mut self) {
+        if mem::take(&mut self.stale) {
             self.effects.push(Effect::Release);
         }
     }
@@ -378,7 +480,7 @@ impl Election {
                 stop: stop || stopping,
             },
             None => {
-                self.effects.push(Effect::Advert { priority: 0 });
+                self.say(0, now);
                 Resign {
                     until: now + self.resign_wait(),
                     stop,
@@ -397,53 +499,64 @@ impl Election {
         })
     }
 
-    pub(super) fn send(&mut self, master: &mut Master, now: Instant) {
-        self.effects.push(Effect::Advert {
-            priority: self.config.priority,
-        });
+    /// Sends an advert now.
+    pub(super) fn say(&mut self, priority: u8, now: Instant) {
+        self.effects.push(Effect::Advert { priority });
+        self.sent = Some(now);
+    }
+
+    fn send(&mut self, master: &mut Master, now: Instant) {
+        self.say(self.priority(), now);
         master.sent = now;
-        master.advert_at = now + self.config.advert_interval;
+        master.advert_at = now + self.settings().advert_interval;
     }
 
-    pub(super) fn assert_mastery(&mut self, master: &mut Master, now: Instant) {
-        if now.since(master.sent) >= ASSERT_GAP {
-            self.send(master, now);
-        }
-    }
-
-    pub(super) fn announce(&mut self, master: &mut Master, now: Instant) {
+    fn announce(&mut self, master: &mut Master, now: Instant) {
+        let announce = self.settings().announce;
         while let Some(round) = master.round.take_if(|round| round.at <= now) {
             self.effects.push(Effect::Announce);
-            master.round = round.next(&self.config.announce);
+            master.round = round.next(&announce);
+        }
+        if master.refresh_at.is_some_and(|at| at <= now) {
+            self.effects.push(Effect::Announce);
+            master.refresh_at = announce.next_refresh(now);
         }
     }
 
-    pub(super) fn defend(&mut self, address: IpAddr, mac: [u8; 6], now: Instant) {
+    fn defend(&mut self, router: &Name, claim: &Conflict, now: Instant) {
         if self.defended.is_some_and(|at| now.since(at) < DEFEND_GAP) {
             return;
         }
         self.defended = Some(now);
         self.effects.push(Effect::Announce);
-        // A peer that was master until a moment ago, or still thinks that it is, announces the
-        // address too, and its MAC need not be known yet. The protocol settles that.
-        let rival = self
-            .peers
-            .iter()
-            .any(|(_, peer)| now.since(peer.heard) < self.master_down());
-        if !rival && self.telling.mistake(Mistake::Conflict, now) {
-            self.effects
-                .push(Effect::Misconfigured(Conflict { address, mac }.to_string()));
+        let recently = self.master_down();
+        let mut effects = mem::take(&mut self.effects);
+        if let Some(member) = self.member_mut(router) {
+            // A peer that was master until a moment ago, or still thinks that it is, announces the
+            // address too, and its MAC need not be known yet. The protocol settles that.
+            let mut peers = member.peers.iter();
+            let rival = peers.any(|(_, peer)| now.since(peer.heard) < recently);
+            drop(peers);
+            if !rival && member.telling.mistake(Mistake::Conflict, now) {
+                effects.push(member.misconfigured(claim.to_string()));
+            }
         }
+        self.effects = effects;
     }
 
     /// Skew_Time of RFC 9568 6.1.
     pub(super) fn skew(&self) -> Duration {
-        self.master_interval * (256 - u32::from(self.config.priority)) / 256
+        self.master_interval * (256 - u32::from(self.priority())) / 256
     }
 
     /// Active_Down_Interval of RFC 9568 6.1.
     pub(super) fn master_down(&self) -> Duration {
         self.master_interval * 3 + self.skew()
+    }
+
+    /// How long a node that starts listens where it hears no master.
+    fn first_wait(&self) -> Duration {
+        self.master_interval * 2 + self.skew()
     }
 
     /// How late a timer may fire and still count.
@@ -454,6 +567,6 @@ impl Election {
     /// How long a new holder may take: the longest skew, which is below an interval, and what a
     /// busy host may need to act on it. This node serves meanwhile, so patience costs nothing.
     pub(super) fn resign_wait(&self) -> Duration {
-        self.config.advert_interval * 5 / 4 + Duration::from_millis(150)
+        self.settings().advert_interval * 5 / 4 + Duration::from_millis(150)
     }
 }
