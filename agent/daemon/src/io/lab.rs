@@ -237,8 +237,11 @@ pub(crate) fn config(device: &str, addresses: &[&str], peers: &[&str]) -> Config
                 count: 5,
                 interval: Duration::from_millis(1),
                 repeat_after: Duration::ZERO,
+                refresh: Duration::ZERO,
             },
+            preempt_delay: Duration::ZERO,
         }],
         services: Vec::new(),
+        sync_groups: Vec::new(),
     }
 }
