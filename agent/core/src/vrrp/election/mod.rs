@@ -45,6 +45,8 @@
 //!   master's answer to the first advert. Who comes back from a fault waits as the RFC says.
 //! * **`preempt_delay`** counts from the first advert of a lower master. Until it is over such a
 //!   master is followed like any other, so its silence ends the wait.
+//! * **Who yields to a rival says so** with one more advert, where the RFC is silent: a winner whose
+//!   advert came first would not know that the segment had learned another's MAC, and not announce.
 //! * **The winner announces again**, whether it hears a rival's advert, a rival that resigns, or only
 //!   the rival's announcement, which may be all that got through: then after the time in which a
 //!   rightful master would have been heard.

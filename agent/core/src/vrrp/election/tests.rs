@@ -334,7 +334,7 @@ fn every_state_answers_every_event() {
             master(),
             heard(30, 101, 6100),
             Role::Backup,
-            vec![Release],
+            vec![PRIO, Release],
         ),
         (
             "master, lower",
@@ -355,7 +355,7 @@ fn every_state_answers_every_event() {
             master(),
             heard(30, 100, 6100),
             Role::Backup,
-            vec![Release],
+            vec![PRIO, Release],
         ),
         (
             "master, equal and smaller",

@@ -262,6 +262,8 @@ impl Election {
                     ),
                 };
                 self.notes_rival(router, source, advert, now);
+                // Whoever wins by its advert alone does not know that there was anything to win.
+                self.say(priority, now);
                 self.step_down(router, source, advert, cause, now)
             }
             None => {
@@ -323,10 +325,10 @@ impl Election {
                     .map(|member| member.misconfigured(what.clone()));
                 self.effects.extend(effects);
                 self.send(&mut master, now);
-                State::Master(Master {
-                    resign: None,
-                    ..master
-                })
+                master.resign = None;
+                // What a reload wanted to be announced meanwhile.
+                self.announce(&mut master, now);
+                State::Master(master)
             }
             None => {
                 if master.advert_at <= now {
