@@ -314,8 +314,8 @@ impl Election {
 
     /// Whether a master with this node's priority wins, heard for `router`.
     ///
-    /// The first member decides. Where it is not heard of although another is, for as long as a
-    /// master's adverts may be lost, that one decides: better both than for ever two masters.
+    /// The first member decides. Where it is not heard of although another is, for longer than a
+    /// master takes to be heard, that one decides: else there would be two masters for ever.
     pub(super) fn loses_tie(
         &self,
         master: &mut Master,
@@ -323,14 +323,14 @@ impl Election {
         source: IpAddr,
         now: Instant,
     ) -> bool {
-        let interval = self.settings().advert_interval;
+        let wait = self.reclaim_wait();
         if self.lead().config.name == *router {
             master.tie = None;
         } else {
-            let lasting = |(_, last): &(Instant, Instant)| now.since(*last) <= interval * 2;
+            let lasting = |(_, last): &(Instant, Instant)| now.since(*last) <= wait * 2;
             let (since, _) = master.tie.filter(lasting).unwrap_or((now, now));
             master.tie = Some((since, now));
-            if now.since(since) < interval * 3 {
+            if now.since(since) < wait {
                 return false;
             }
         }

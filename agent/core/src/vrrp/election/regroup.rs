@@ -90,8 +90,12 @@ impl Election {
                 self.say(0, now);
             }
             self.effects.push(super::Effect::Release);
-        } else if self.role == role {
-            return;
+        } else {
+            // One of the group's may have released already what a killed daemon left.
+            self.release_stale();
+            if self.role == role {
+                return;
+            }
         }
         let cause = cause.to_owned();
         self.state = match role {

@@ -496,6 +496,7 @@ impl Election {
         };
         State::Master(Master {
             round: None,
+            reclaim_at: None,
             resign: Some(Resign { until, ..resign }),
             ..master
         })
