@@ -89,6 +89,45 @@ impl World {
         groups.all(|other| Some(other) == first)
     }
 
+    /// Who becomes master takes the addresses from no living one that it hears, except by priority,
+    /// and then not before its delay is over.
+    pub(crate) fn may_take_over(&self, index: usize, router: usize) {
+        let host = &self.hosts[index];
+        // Two lost adverts are rare, but not never.
+        let heard = |since: Instant| self.now.since(since) > LONGEST * 4;
+        if self.loss > 0.0 || !heard(self.network_since) || !self.agree_on_groups() {
+            return;
+        }
+        for (other, master) in self.hosts.iter().enumerate() {
+            let place = &master.places[router];
+            let lives = master.rules(router)
+                && heard(place.since)
+                && heard(master.awake_since)
+                && heard(place.resigned)
+                && master.settings.interval == host.settings.interval;
+            if other == index || !lives || !self.connected(index, other) {
+                continue;
+            }
+            let priority = master.priority(router);
+            assert!(
+                host.preempts(router, priority),
+                "{}: {index} takes {} from {other}, which lives",
+                self.now,
+                ROUTERS[router]
+            );
+            let delay = match host.priority(router) {
+                255 => Duration::ZERO,
+                _ => host.settings.preempt_delay,
+            };
+            assert!(
+                self.now.since(host.awake_since) >= delay,
+                "{}: {index} takes {} from {other} too early",
+                self.now,
+                ROUTERS[router]
+            );
+        }
+    }
+
     fn winner_announces(&mut self, router: usize) {
         for (winner, host) in self.hosts.iter().enumerate() {
             let key = (winner, router);
@@ -235,21 +274,15 @@ impl World {
             able.contains(master),
             "{now}: {master} is master of {called} and cannot serve"
         );
-        let priority = |index: usize| {
-            let settings = &self.hosts[index].settings;
-            settings.priority[if settings.grouped { 0 } else { router }]
-        };
+        let priority = self.hosts[*master].priority(router);
         for other in able {
             let host = &self.hosts[other];
-            // An equal priority does not preempt, whatever the address (RFC 9568 6.4.2).
-            let better = priority(other) > priority(*master);
-            let preempts = host.settings.preempt || priority(other) == 255;
             // A group keeps to an order for all of it.
             let held = match host.settings.grouped {
                 true => host.places.iter().any(|place| place.held),
                 false => host.places[router].held,
             };
-            let may = better && preempts && !held;
+            let may = host.preempts(router, priority) && !held;
             assert!(!may, "{now}: {master} is master of {called} before {other}");
         }
     }

@@ -78,6 +78,10 @@ impl Settings {
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) role: Role,
+    /// Since when it has its role.
+    pub(crate) since: Instant,
+    /// When it said last that it goes.
+    pub(crate) resigned: Instant,
     /// Whether the addresses are on the interface.
     pub(crate) holds: bool,
     /// What this daemon did with them last.
@@ -118,6 +122,8 @@ impl Host {
         let six = if reversed { 99 - index } else { 26 + index };
         let place = Place {
             role: Role::Init,
+            since: Instant::ZERO,
+            resigned: Instant::ZERO,
             holds: false,
             last: None,
             held: false,
@@ -155,6 +161,23 @@ impl Host {
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.node.as_ref().and_then(Node::next_deadline)
+    }
+
+    /// Whether its daemon has a socket for a virtual router.
+    pub(crate) fn knows(&self, router: usize) -> bool {
+        let node = self.node.as_ref();
+        node.is_some_and(|node| router < node.config().virtual_routers.len())
+    }
+
+    /// Its priority for a virtual router.
+    pub(crate) fn priority(&self, router: usize) -> u8 {
+        self.settings.priority[if self.settings.grouped { 0 } else { router }]
+    }
+
+    /// Whether it takes the addresses from a master of this priority.
+    pub(crate) fn preempts(&self, router: usize, priority: u8) -> bool {
+        let own = self.priority(router);
+        own > priority && (self.settings.preempt || own == 255)
     }
 
     /// Whether it acts as a master.

@@ -11,6 +11,8 @@
 //!   the network's) for as long are never both master for longer than an advert interval and its
 //!   way. Loss, partitions and pauses make double masters for a time; no protocol without a third
 //!   party can avoid that, so the clock starts when the last fault ends.
+//! * **No false takeover.** Nobody takes the addresses from a living master that it hears, not after a
+//!   start or a pause either, except by its priority and when its `preempt_delay` is over.
 //! * **The winner is known.** Of two such masters the one that remains announces the addresses after
 //!   they have met, within an interval.
 //! * **A master.** A backup that nobody keeps from it takes over within the master-down interval. When

@@ -187,7 +187,7 @@ impl World {
                 advert,
             } => {
                 // The daemon has no socket for a virtual router that it does not know.
-                if self.passes(from, to, router) && router < self.hosts[to].settings.routers {
+                if self.passes(from, to, router) && self.hosts[to].knows(router) {
                     let source = self.hosts[from].addresses[router];
                     let router = name(ROUTERS[router]);
                     self.give(
@@ -366,8 +366,11 @@ impl World {
             }
             Action::SendAdvert { router, advert } => {
                 let router = number(&router);
-                if self.trace && advert.priority == 0 {
-                    println!("{} host {from} resigns {}", self.now, ROUTERS[router]);
+                if advert.priority == 0 {
+                    self.hosts[from].places[router].resigned = self.now;
+                    if self.trace {
+                        println!("{} host {from} resigns {}", self.now, ROUTERS[router]);
+                    }
                 }
                 for to in self.who_hears(from, router) {
                     let advert = advert.clone();
@@ -434,9 +437,12 @@ impl World {
                 to,
                 cause,
             }) => {
+                if to == Role::Master && !cause.contains("resumed") {
+                    self.may_take_over(from, number(&router));
+                }
                 let place = &mut self.hosts[from].places[number(&router)];
                 assert_eq!(place.role, before);
-                place.role = to;
+                (place.role, place.since) = (to, self.now);
                 if to == Role::Init {
                     // Should it come back, it begins anew, and releases what may have been left.
                     place.last = None;
@@ -478,7 +484,7 @@ impl World {
     /// The announcement of `from` reaches the others: their daemons see that it claims the address.
     fn claim(&mut self, from: usize, router: usize) {
         for to in self.who_hears(from, router) {
-            if router < self.hosts[to].settings.routers {
+            if self.hosts[to].knows(router) {
                 let (incarnation, event) = (self.hosts[to].incarnation, claim_of(router, from));
                 let way = self.a_way();
                 self.push(
