@@ -875,7 +875,8 @@ fn changed_addresses_are_exchanged_in_the_same_role() {
     more.virtual_routers[0]
         .addresses
         .push("192.168.1.24/24".parse().unwrap());
-    let actions = bench.give(Event::Command(Command::Reload(Box::new(more))), at(600));
+    let mut actions = bench.give(Event::Command(Command::Reload(Box::new(more))), at(600));
+    actions.extend(bench.run(at(600)));
     let releases = place(&actions, |action| matches!(action, Action::Release { .. }));
     let switch = place(&actions, |action| *action == Action::Reconfigured);
     let acquires = place(&actions, |action| matches!(action, Action::Acquire { .. }));

@@ -2,11 +2,12 @@
 //!
 //! The daemon calls [`Node::handle`] with each event and [`Node::tick`] at [`Node::next_deadline`],
 //! and after either takes what [`Node::poll_action`] gives until there is none. It should drain its
-//! sockets before it calls `tick`, so that no timer fires over an advert that has already arrived.
+//! sockets before it calls `tick`, so that no timer fires over an advert that has already arrived;
+//! `handle` fires none.
 //! It starts with the state of each interface ([`Event::Link`]) and [`Event::LocalAddresses`]: until
 //! it knows them, a node takes part in no election.
 //!
-//! How the parts hang together, in the order [`Node::handle`] works in:
+//! How the parts hang together, in the order [`Node::tick`] works in:
 //!
 //! ```text
 //!  adverts that stopped --> health --> steering (tier, ring) --> ability --> election
@@ -133,7 +134,7 @@ impl Node {
             (Stage::Stopping, Event::Command(Command::Reload(_))) => {}
             (Stage::Running | Stage::Stopping, event) => self.note(event, now),
         }
-        self.advance(now);
+        self.conclude(now);
     }
 
     /// Does what is due.
@@ -267,24 +268,36 @@ impl Node {
         }
     }
 
-    /// Draws the consequences of everything noted, and of the time.
-    fn advance(&mut self, now: Instant) {
+    /// Draws the consequences of what was noted. Not of the time: what else has arrived by now counts
+    /// before any timer, and an advert may be among it.
+    pub(super) fn conclude(&mut self, now: Instant) {
         if self.stage == Stage::Running {
             self.recognise_peers(now);
+            self.steer(now);
+            self.decide_abilities(now);
+        }
+        if self.stage == Stage::Stopping && self.routers.values().all(Election::is_stopped) {
+            self.actions.push_back(Action::Exit);
+            self.stage = Stage::Stopped;
+        }
+    }
+
+    /// Draws the consequences of the time, and then all others.
+    fn advance(&mut self, now: Instant) {
+        if self.stage == Stage::Running {
             self.weigh_evidence(now);
             for change in self.health.tick(now) {
                 self.apply(Some(change));
             }
+            // Who cannot serve must not take over.
+            self.recognise_peers(now);
             self.steer(now);
             self.decide_abilities(now);
         }
         for name in self.election_names() {
             self.input(&name, Input::Timer, now);
         }
-        if self.stage == Stage::Stopping && self.routers.values().all(Election::is_stopped) {
-            self.actions.push_back(Action::Exit);
-            self.stage = Stage::Stopped;
-        }
+        self.conclude(now);
     }
 
     fn apply(&mut self, change: Option<Change>) {

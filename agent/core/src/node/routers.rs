@@ -91,7 +91,7 @@ impl Node {
         for name in &elections {
             self.input(name, Input::FailOver, now);
         }
-        self.advance(now);
+        self.conclude(now);
         Ok(names)
     }
 

@@ -120,7 +120,7 @@ impl World {
                 _ => host.settings.preempt_delay,
             };
             assert!(
-                self.now.since(host.awake_since) >= delay,
+                self.now.since(host.began) >= delay,
                 "{}: {index} takes {} from {other} too early",
                 self.now,
                 ROUTERS[router]

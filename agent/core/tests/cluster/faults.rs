@@ -199,6 +199,7 @@ impl World {
             Fault::Link(host, up) => {
                 self.hosts[host].link = up;
                 self.hosts[host].awake_since = self.now;
+                self.hosts[host].began = self.now;
                 let interface = name("eth0");
                 self.give(host, Event::Link { interface, up });
             }
@@ -218,7 +219,7 @@ impl World {
         if host.settings == before || host.stopping {
             return;
         }
-        host.awake_since = self.now;
+        (host.awake_since, host.began) = (self.now, self.now);
         let config = Box::new(host.settings.config());
         self.give(index, Event::Command(Command::Reload(config)));
     }

@@ -103,6 +103,8 @@ pub(crate) struct Host {
     pub(crate) died: Instant,
     /// Since when daemon and host run undisturbed.
     pub(crate) awake_since: Instant,
+    /// Since when it runs, with this link and configuration.
+    pub(crate) began: Instant,
     pub(crate) paused: bool,
     pub(crate) inbox: Vec<Event>,
     pub(crate) power: bool,
@@ -138,6 +140,7 @@ impl Host {
             incarnation: 0,
             died: Instant::ZERO,
             awake_since: Instant::ZERO,
+            began: Instant::ZERO,
             paused: false,
             inbox: Vec::new(),
             power: true,

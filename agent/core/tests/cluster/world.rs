@@ -286,7 +286,7 @@ impl World {
             restored.backends.insert(key, backend.alive);
         }
         host.incarnation += 1;
-        host.awake_since = self.now;
+        (host.awake_since, host.began) = (self.now, self.now);
         for (router, place) in host.places.iter_mut().enumerate() {
             (place.last, place.held, place.role) = (None, false, Role::Init);
             // The daemon takes off what is nobody's any more.
