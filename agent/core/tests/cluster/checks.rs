@@ -117,7 +117,7 @@ impl World {
             );
             let delay = match host.priority(router) {
                 255 => Duration::ZERO,
-                _ => host.settings.preempt_delay,
+                _ => host.delay,
             };
             assert!(
                 self.now.since(host.began) >= delay,

@@ -220,6 +220,7 @@ impl World {
             return;
         }
         (host.awake_since, host.began) = (self.now, self.now);
+        host.delay = host.delay.min(host.settings.preempt_delay);
         let config = Box::new(host.settings.config());
         self.give(index, Event::Command(Command::Reload(config)));
     }

@@ -105,6 +105,8 @@ pub(crate) struct Host {
     pub(crate) awake_since: Instant,
     /// Since when it runs, with this link and configuration.
     pub(crate) began: Instant,
+    /// Its shortest `preempt_delay` since it was started.
+    pub(crate) delay: Duration,
     pub(crate) paused: bool,
     pub(crate) inbox: Vec<Event>,
     pub(crate) power: bool,
@@ -141,6 +143,7 @@ impl Host {
             died: Instant::ZERO,
             awake_since: Instant::ZERO,
             began: Instant::ZERO,
+            delay: Duration::ZERO,
             paused: false,
             inbox: Vec::new(),
             power: true,

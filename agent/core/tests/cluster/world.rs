@@ -287,6 +287,7 @@ impl World {
         }
         host.incarnation += 1;
         (host.awake_since, host.began) = (self.now, self.now);
+        host.delay = host.settings.preempt_delay;
         for (router, place) in host.places.iter_mut().enumerate() {
             (place.last, place.held, place.role) = (None, false, Role::Init);
             // The daemon takes off what is nobody's any more.

@@ -323,6 +323,15 @@ impl Election {
             (State::Init(Some(listen)), Input::Timer) => {
                 State::Init(Some(self.listener_timer(listen, now)))
             }
+            // A peer is master by right or will be told otherwise.
+            (
+                state @ (State::Init(_) | State::Backup(_) | State::Fault(_)),
+                Input::Conflict { peer: true, .. },
+            ) => state,
+            (State::Init(Some(listen)), Input::Conflict { address, mac, .. }) => {
+                self.conflict = Some(Conflict { address, mac });
+                State::Init(Some(listen))
+            }
             (
                 State::Init(listen),
                 Input::Advert { .. } | Input::Conflict { .. } | Input::Timer | Input::FailOver,
@@ -343,10 +352,6 @@ impl Election {
                     advert,
                 },
             ) => State::Backup(self.backup_hears(backup, router, source, advert, now)),
-            // A peer is master by right or will be told otherwise.
-            (state @ (State::Backup(_) | State::Fault(_)), Input::Conflict { peer: true, .. }) => {
-                state
-            }
             (State::Backup(backup), Input::Conflict { address, mac, .. }) => {
                 self.conflict = Some(Conflict { address, mac });
                 State::Backup(backup)

@@ -1,6 +1,9 @@
 //! The transition table, row by row, and what the module's documentation promises.
 
 mod forged;
+mod group;
+mod rivals;
+mod start;
 
 use super::*;
 use crate::config::{Announce, Name};
