@@ -49,8 +49,9 @@ impl World {
                     let awake = self.hosts[a].awake_since.max(self.hosts[b].awake_since);
                     let both_for = self.now.since(since.max(self.network_since).max(awake));
                     // Between equals of which one has no group, addresses decide with some delay.
-                    let intervals = if self.agree_on_groups() { 1 } else { 2 };
-                    let bound = LONGEST * intervals + WAY * 2 + ms(1);
+                    let intervals = if self.agree_on_groups() { 1 } else { 4 };
+                    let interval = |host: usize| self.hosts[host].settings.interval;
+                    let bound = interval(a).max(interval(b)) * intervals + WAY * 2 + ms(1);
                     assert!(
                         both_for <= bound,
                         "{}: {a} and {b} both master of {} for {both_for:?}",
@@ -115,6 +116,13 @@ impl World {
                 self.now,
                 ROUTERS[router]
             );
+            let own = &host.places[router];
+            assert!(
+                !own.held || host.began >= own.since,
+                "{}: {index} takes {} back from {other}, against an order",
+                self.now,
+                ROUTERS[router]
+            );
             let delay = match host.priority(router) {
                 255 => Duration::ZERO,
                 _ => host.delay,
@@ -122,6 +130,31 @@ impl World {
             assert!(
                 self.now.since(host.began) >= delay,
                 "{}: {index} takes {} from {other} too early",
+                self.now,
+                ROUTERS[router]
+            );
+        }
+    }
+
+    /// An order to fail over came to nothing.
+    pub(crate) fn may_be_called_off(&self, index: usize, router: usize) {
+        let master = &self.hosts[index];
+        let settled = |since: Instant| self.now.since(since) > LONGEST * 8;
+        if self.loss > 0.0 || !settled(self.network_since) || !self.agree_on_groups() {
+            return;
+        }
+        for (other, host) in self.hosts.iter().enumerate() {
+            let place = &host.places[router];
+            let waits = host.node.is_some()
+                && !host.paused
+                && place.role == Role::Backup
+                && settled(place.since)
+                && settled(host.awake_since)
+                && settled(master.awake_since)
+                && host.settings.interval == master.settings.interval;
+            assert!(
+                !waits || !self.connected(index, other),
+                "{}: {index} keeps {} although {other} was told to take it",
                 self.now,
                 ROUTERS[router]
             );
@@ -173,8 +206,14 @@ impl World {
             let calm = self.hosts.iter().map(|host| host.awake_since).max();
             let since = since.max(self.network_since).max(calm.unwrap_or(since));
             let waited = self.now.since(since);
+            // A master's interval is kept until the timer fires that it was set by.
+            let began = self.hosts.iter().map(|host| host.began).max();
+            let interval = match began.is_some_and(|began| self.now.since(began) > LONGEST * 4) {
+                true => self.hosts.iter().map(|host| host.settings.interval).max(),
+                false => None,
+            };
             assert!(
-                waited <= LONGEST * 4 + WAY * 2 + ms(1),
+                waited <= interval.unwrap_or(LONGEST) * 4 + WAY * 2 + ms(1),
                 "{}: {index} is backup of {} without a master for {waited:?}",
                 self.now,
                 ROUTERS[router]

@@ -19,6 +19,8 @@
 //!   faults have ended, one able node is master within the time of detection and of the master-down
 //!   timer: the one with the highest priority (and address), except with `preempt = false` and for
 //!   who gave the addresses away by order.
+//! * **Orders.** A failover is called off only where no backup could have heard of it, and lasts until
+//!   its node is master again or has another configuration.
 //! * **Whole groups.** A node holds all addresses of a sync group or none.
 //! * **No traffic to the dead.** No running node's ring holds a server that it could not reach for
 //!   longer than the bound of its probes.

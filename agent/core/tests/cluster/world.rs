@@ -454,6 +454,11 @@ impl World {
                     place.ordered = place.held;
                 }
             }
+            Action::Notice(Notice::Misconfigured { router, what }) => {
+                if what.starts_with("failover called off") {
+                    self.may_be_called_off(from, number(&router));
+                }
+            }
             Action::Notice(_) | Action::Reconfigured => {}
             Action::Exit => {
                 let holds = self.hosts[from].places.iter().any(|place| place.holds);

@@ -19,8 +19,13 @@
 //! The owner (priority 255) goes from Init and Fault to Master at once (6.4.1).
 //!
 //! A sync group has one state for all its members, so it cannot be divided: each effect is carried
-//! out for every member, and a peer's advert for any member counts for all. `member` has what differs
-//! between them, and what to do where addresses decide between equals.
+//! out for every member, and a peer's advert for any member counts for all.
+//!
+//! * `input`: what an election is told, and what it answers.
+//! * `transition`, `mastery`: what happens on the way from one state to the next, and while one lasts.
+//! * `member`: what differs between the members of a group; where addresses decide between equals.
+//! * `regroup`: new configurations, and other groups.
+//! * `telling`: what is told to people.
 //!
 //! [`Election::handle`] takes an [`Input`] with its time and leaves [`Effect`]s;
 //! [`Election::next_deadline`] tells when [`Input::Timer`] is due.
@@ -59,6 +64,8 @@
 //!   addresses. A peer does so by right, but any peer that lives is heard within that wait; so an
 //!   answer counts when the wait ends with no peer ever heard.
 
+mod input;
+mod mastery;
 mod member;
 mod regroup;
 mod state;
@@ -68,155 +75,20 @@ mod transition;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, mem, net::IpAddr, time::Duration};
+use std::{mem, time::Duration};
 
-use serde::{Deserialize, Serialize};
-
-pub use self::member::Member;
 use self::state::{Conflict, Fault, Master, Resign, State};
+pub use self::{
+    input::{Ability, Effect, Evidence, Input, Role},
+    member::Member,
+};
 use crate::{
     config::{Name, VirtualRouter},
     time::Instant,
-    vrrp::wire::Advert,
 };
 
 /// The priority of the addresses' owner (RFC 9568 5.2.4).
 pub const OWNER: u8 = 255;
-
-/// What a node is for a virtual router.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Role {
-    /// Just started: nothing decided yet. Also: stopped.
-    Init,
-    /// Listens to a master, ready to take over.
-    Backup,
-    /// Holds the addresses.
-    Master,
-    /// Cannot do its work: lost link, no healthy backend, address conflict.
-    Fault,
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Init => "init",
-            Self::Backup => "backup",
-            Self::Master => "master",
-            Self::Fault => "fault",
-        })
-    }
-}
-
-/// Whether this node could do a master's work.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ability {
-    /// Not known yet, and what is waited for: a starting node waits, a running one goes on.
-    Undecided(String),
-    /// It could.
-    Able,
-    /// It could not, and why.
-    Unable(String),
-}
-
-/// Something that happened to the virtual router, or to one of the group's.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Input<'a> {
-    /// What the node can do changed, or was looked at again.
-    Ability(Ability),
-    /// All links are up: peers are heard from now on.
-    Listening,
-    /// A peer's advert.
-    Advert {
-        /// For which virtual router.
-        router: &'a Name,
-        /// Who sent it.
-        source: IpAddr,
-        /// What it says.
-        advert: &'a Advert,
-    },
-    /// An advert from this node's own address, which may be its own, back from the network.
-    Echo {
-        /// For which virtual router.
-        router: &'a Name,
-        /// What it says.
-        advert: &'a Advert,
-    },
-    /// Another host has one of the addresses.
-    Conflict {
-        /// Whose address.
-        router: &'a Name,
-        /// The address.
-        address: IpAddr,
-        /// The host's MAC.
-        mac: [u8; 6],
-        /// Whether it is a known peer's, which announces the address when it becomes master.
-        peer: bool,
-    },
-    /// A deadline may have passed.
-    Timer,
-    /// Give the addresses to a peer.
-    FailOver,
-    /// End; `linger`: a master waits for a new holder first.
-    Stop {
-        /// Whether to wait.
-        linger: bool,
-    },
-}
-
-/// Something to do, in the order given: for every member, where none is named.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
-    /// Send an advert.
-    Advert {
-        /// With this priority, 0 to resign.
-        priority: u8,
-    },
-    /// Put the addresses on the interface.
-    Acquire,
-    /// Take them off.
-    Release,
-    /// Announce them once.
-    Announce,
-    /// Ask who has them.
-    ProbeAddresses,
-    /// The role changed.
-    Role {
-        /// Before.
-        from: Role,
-        /// After.
-        to: Role,
-        /// Why.
-        cause: String,
-    },
-    /// A peer is heard for the first time or again, or a master is silent. When many appear at
-    /// once, not each is told.
-    Peer {
-        /// Whose.
-        router: Name,
-        /// The peer.
-        address: IpAddr,
-        /// Whether it is heard.
-        alive: bool,
-    },
-    /// Something is wrong with the set-up, with what to change. Of each kind of mistake one is told
-    /// in a minute.
-    Misconfigured {
-        /// Where.
-        router: Name,
-        /// What, and what to change.
-        what: String,
-    },
-}
-
-/// What the adverts of the master that is followed say about its node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Evidence {
-    /// One is overdue by half an interval.
-    Late(IpAddr),
-    /// The master-down timer fires now.
-    Silent(IpAddr, Duration),
-}
 
 /// One virtual router on one node, or the virtual routers of a sync group.
 #[derive(Debug, Clone)]

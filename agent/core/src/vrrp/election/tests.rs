@@ -5,8 +5,13 @@ mod group;
 mod rivals;
 mod start;
 
+use std::net::IpAddr;
+
 use super::*;
-use crate::config::{Announce, Name};
+use crate::{
+    config::{Announce, Name},
+    vrrp::wire::Advert,
+};
 
 const OWN: u8 = 100;
 const INTERVAL: Duration = Duration::from_secs(1);
