@@ -51,7 +51,7 @@ impl World {
                     // Between equals of which one has no group, addresses decide with some delay.
                     let intervals = if self.agree_on_groups() { 1 } else { 4 };
                     let interval = |host: usize| self.hosts[host].settings.interval;
-                    let bound = interval(a).max(interval(b)) * intervals + WAY * 2 + ms(1);
+                    let bound = interval(a).max(interval(b)) * intervals + self.way * 2 + ms(1);
                     assert!(
                         both_for <= bound,
                         "{}: {a} and {b} both master of {} for {both_for:?}",
@@ -70,7 +70,7 @@ impl World {
                 if calm && rules.0 != rules.1 && yielded && self.network_since <= since {
                     // What the loser said last is to be said otherwise.
                     let from = since.max(loser.announced);
-                    let until = self.now + LONGEST + WAY * 2 + ms(1);
+                    let until = self.now + LONGEST + self.way * 2 + ms(1);
                     self.checks
                         .announcements
                         .insert((winner, router), (from, until));
@@ -140,7 +140,9 @@ impl World {
     pub(crate) fn may_be_called_off(&self, index: usize, router: usize) {
         let master = &self.hosts[index];
         let settled = |since: Instant| self.now.since(since) > LONGEST * 8;
-        if self.loss > 0.0 || !settled(self.network_since) || !self.agree_on_groups() {
+        // A late advert after the resignation is the master's last word.
+        let slow = self.way > WAY;
+        if self.loss > 0.0 || slow || !settled(self.network_since) || !self.agree_on_groups() {
             return;
         }
         for (other, host) in self.hosts.iter().enumerate() {
@@ -213,7 +215,7 @@ impl World {
                 false => None,
             };
             assert!(
-                waited <= interval.unwrap_or(LONGEST) * 4 + WAY * 2 + ms(1),
+                waited <= interval.unwrap_or(LONGEST) * 4 + self.way * 2 + ms(1),
                 "{}: {index} is backup of {} without a master for {waited:?}",
                 self.now,
                 ROUTERS[router]

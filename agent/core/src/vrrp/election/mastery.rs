@@ -96,7 +96,17 @@ impl Election {
 
     pub(super) fn master_timer(&mut self, mut master: Master, now: Instant) -> State {
         match master.resign {
-            Some(Resign { until, .. }) if until > now => State::Master(master),
+            Some(resign) if resign.until > now => {
+                let again = resign.again_at.is_some_and(|at| at <= now);
+                if again {
+                    self.say(0, now);
+                }
+                let again_at = resign.again_at.filter(|_| !again);
+                State::Master(Master {
+                    resign: Some(Resign { again_at, ..resign }),
+                    ..master
+                })
+            }
             Some(Resign { stop: true, .. }) => {
                 self.effects.push(Effect::Release);
                 self.become_stopped(now)
@@ -164,17 +174,15 @@ impl Election {
     /// Resigns, or where that is under way makes it an order to stop.
     pub(super) fn resign(&mut self, master: Master, stop: bool, now: Instant) -> State {
         let resign = match master.resign {
-            Some(Resign {
-                until,
-                stop: stopping,
-            }) => Resign {
-                until,
-                stop: stop || stopping,
+            Some(resign) => Resign {
+                stop: stop || resign.stop,
+                ..resign
             },
             None => {
                 self.say(0, now);
                 Resign {
                     until: now + self.resign_wait(),
+                    again_at: Some(now + self.settings().advert_interval / 8),
                     stop,
                 }
             }

@@ -37,6 +37,8 @@
 //!   none comes in the time the slowest backup needs (one interval, 6.1: skew is below it), a
 //!   shutdown releases them, a failover is called off. A master with a fault releases at once: its
 //!   service is dead anyway.
+//! * **A resignation is said twice**, an eighth of an interval apart: the first may be lost, or overtake
+//!   the advert before it, which would make the backups wait for the whole of the down interval.
 //! * **A failover lasts.** Who gave the addresses away by order does not take them back by priority;
 //!   it acts as with `preempt = false` until it is master again (the peer's master is gone or was
 //!   told to fail over), its own configuration changes, or the daemon restarts.
@@ -362,7 +364,10 @@ impl Election {
             State::Master(Master {
                 resign: Some(resign),
                 ..
-            }) => Some(resign.until),
+            }) => [Some(resign.until), resign.again_at]
+                .into_iter()
+                .flatten()
+                .min(),
             State::Master(Master {
                 advert_at,
                 round,

@@ -64,6 +64,8 @@ pub(super) struct Round {
 #[derive(Debug, Clone)]
 pub(super) struct Resign {
     pub(super) until: Instant,
+    /// When to say it again.
+    pub(super) again_at: Option<Instant>,
     pub(super) stop: bool,
 }
 

@@ -683,7 +683,9 @@ fn a_rivals_flood_is_answered_at_a_bounded_rate() {
 fn failover_hands_over_and_does_not_take_back() {
     let mut election = master();
     assert_eq!(give(&mut election, Input::FailOver, 6100), [RESIGN]);
-    // No advert while it waits: backups must time out.
+    // Once more, in case it was lost; but no advert while it waits: backups must time out.
+    assert_eq!(election.next_deadline(), Some(at(6225)));
+    assert_eq!(give(&mut election, Input::Timer, 6225), [RESIGN]);
     assert_eq!(give(&mut election, Input::Timer, 7000), []);
     assert_eq!(hear(&mut election, 30, 50, 7000), [Effect::Release]);
     assert_eq!(
@@ -708,7 +710,7 @@ fn failover_hands_over_and_does_not_take_back() {
 fn failover_without_a_peer_is_called_off() {
     let mut election = master();
     give(&mut election, Input::FailOver, 6100);
-    assert_eq!(give(&mut election, Input::Timer, 7499), []);
+    assert_eq!(give(&mut election, Input::Timer, 7499), [RESIGN]);
     election.handle(Input::Timer, at(7500));
     let effects = election.take_effects();
     assert!(
