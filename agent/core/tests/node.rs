@@ -1078,18 +1078,22 @@ fn group() -> Config {
 }
 
 fn acquired(actions: &[Action]) -> Vec<&str> {
-    let router = |action| match action {
-        &Action::Acquire { ref router } => Some(router.as_str()),
-        _ => None,
-    };
+    fn router(action: &Action) -> Option<&str> {
+        match action {
+            Action::Acquire { router } => Some(router.as_str()),
+            _ => None,
+        }
+    }
     actions.iter().filter_map(router).collect()
 }
 
 fn released(actions: &[Action]) -> Vec<&str> {
-    let router = |action| match action {
-        &Action::Release { ref router } => Some(router.as_str()),
-        _ => None,
-    };
+    fn router(action: &Action) -> Option<&str> {
+        match action {
+            Action::Release { router } => Some(router.as_str()),
+            _ => None,
+        }
+    }
     actions.iter().filter_map(router).collect()
 }
 
