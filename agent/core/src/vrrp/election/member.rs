@@ -236,17 +236,13 @@ impl Election {
         &self.members[0]
     }
 
-    /// The priority, interval and so on that all members have.
+    /// The interval, rules and so on that all members have.
     pub(super) fn settings(&self) -> &VirtualRouter {
         &self.lead().config
     }
 
     pub(super) fn is_owner(&self) -> bool {
         self.priority() == super::OWNER
-    }
-
-    pub(super) fn priority(&self) -> u8 {
-        self.settings().priority
     }
 
     /// Takes note of an advert; whether it concerns the election.

@@ -102,6 +102,8 @@ pub struct Election {
     since: Instant,
     cause: String,
     ability: Ability,
+    /// The configured one, or what [`Election::set_priority`] made of it.
+    priority: u8,
     /// The interval of the master that is followed: Active_Adver_Interval of RFC 9568 6.1.
     master_interval: Duration,
     /// Gave the addresses away by order: does not preempt.
@@ -127,6 +129,7 @@ impl Election {
         now: Instant,
     ) -> Self {
         let mut election = Self {
+            priority: router.priority,
             master_interval: router.advert_interval,
             members: member::in_order([router].into_iter().chain(others), now),
             state: State::Init(None),
@@ -386,6 +389,22 @@ impl Election {
             .min(),
             State::Fault(fault) => fault.reprobe.map(|(at, _)| at),
         }
+    }
+
+    /// Has this priority from now on, whatever the configuration says; a master tells at once.
+    pub fn set_priority(&mut self, priority: u8, now: Instant) {
+        if self.priority != priority {
+            self.priority = priority;
+            if let State::Master(master) = &mut self.state {
+                master.advert_at = now;
+            }
+        }
+    }
+
+    /// Its priority now.
+    #[must_use]
+    pub fn priority(&self) -> u8 {
+        self.priority
     }
 
     /// What there is to do since the last call.

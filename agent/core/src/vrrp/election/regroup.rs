@@ -28,6 +28,7 @@ impl Election {
             }
         }
         member::sort(&mut self.members);
+        self.priority = self.settings().priority;
         let interval = self.settings().advert_interval;
         let announce = self.settings().announce;
         match &mut self.state {

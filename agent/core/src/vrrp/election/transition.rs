@@ -131,7 +131,17 @@ impl Election {
         };
         // A lower master is as good as none, once it is time.
         if preempt_at.is_some_and(|at| at <= now) {
-            return backup;
+            let followed = self.member(router).and_then(|member| member.follows);
+            if !followed.is_some_and(|(followed, _)| followed == source) {
+                return backup;
+            }
+            // It was followed before our priority was raised: that its adverts keep nothing from firing
+            // any more is no sign of silence.
+            self.follows_only(None, now);
+            return Backup {
+                late_at: None,
+                ..backup
+            };
         }
         self.master_interval = peers::interval(advert);
         if let Some(member) = self.member_mut(router) {

@@ -195,3 +195,36 @@ fn a_pause_over_the_end_of_the_delay_proves_nothing() {
     hear(&mut election, 31, 200, 2901);
     assert_eq!(master_at(&mut election, 6000), None);
 }
+
+#[test]
+fn a_raised_priority_preempts_and_makes_no_silence_of_it() {
+    let mut election = backup();
+    hear(&mut election, 30, OWN + 1, 100);
+    election.set_priority(OWN + 2, at(200));
+    assert_eq!(election.priority(), OWN + 2);
+    for now in [1100, 2100, 3100] {
+        hear(&mut election, 30, OWN + 1, now);
+        assert_eq!(election.evidence(at(now + 400)), []);
+    }
+    let skew = INTERVAL * (256 - u32::from(OWN)) / 256;
+    let due = at(100) + INTERVAL * 3 + skew;
+    assert_eq!(election.next_deadline(), Some(due));
+    assert_eq!(election.evidence(due), []);
+    assert_eq!(
+        give_at(&mut election, due),
+        [
+            Effect::Acquire,
+            Effect::Advert { priority: OWN + 2 },
+            Effect::Announce
+        ]
+    );
+    assert_eq!(election.role().2, "preempts 192.168.1.30 with priority 102");
+    // A master tells of it at once.
+    election.set_priority(OWN, due);
+    assert_eq!(give_at(&mut election, due), [PRIO]);
+}
+
+fn give_at(election: &mut Election, now: Instant) -> Vec<Effect> {
+    election.handle(Input::Timer, now);
+    acts(election)
+}
