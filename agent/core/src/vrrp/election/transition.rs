@@ -132,7 +132,7 @@ impl Election {
         // A lower master is as good as none, once it is time.
         if preempt_at.is_some_and(|at| at <= now) {
             let followed = self.member(router).and_then(|member| member.follows);
-            if !followed.is_some_and(|(followed, _)| followed == source) {
+            if followed.is_none_or(|(followed, _)| followed != source) {
                 return backup;
             }
             // It was followed before our priority was raised: that its adverts keep nothing from firing
