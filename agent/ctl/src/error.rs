@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::{client::ClientError, pins::PinError};
+use crate::{client::ClientError, import::ImportError, pins::PinError};
 
 /// The daemon refused, or something failed.
 const FAILED: u8 = 1;
@@ -37,6 +37,9 @@ pub(crate) enum Error {
     /// The configuration has mistakes, which were told already.
     #[error("the configuration has mistakes")]
     Mistakes,
+    /// Another program's configuration could not be imported.
+    #[error(transparent)]
+    Import(#[from] ImportError),
     /// The answer could not be printed.
     #[error("cannot write the output: {0}")]
     Write(#[from] io::Error),
@@ -53,6 +56,7 @@ impl Error {
             } => FAILED,
             Self::Pins { .. } => UNREACHABLE,
             Self::Read { .. } | Self::Mistakes => BAD_INPUT,
+            Self::Import(error) => error.exit_code(),
             Self::Daemon(_) | Self::Write(_) => FAILED,
         }
     }

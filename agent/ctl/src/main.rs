@@ -12,6 +12,7 @@ mod bpf;
 mod check;
 mod client;
 mod error;
+mod import;
 mod pins;
 mod render;
 mod source;
@@ -118,6 +119,12 @@ enum Command {
         /// The configuration.
         file: PathBuf,
     },
+    /// Makes a steerd.toml of another program's configuration; needs no daemon.
+    ///
+    /// Every line without counterpart stays as a comment, with its place and what to do instead. Exit
+    /// codes: 0 done, 1 a file could not be read or written, 2 not a configuration of that program.
+    #[command(subcommand)]
+    Import(ImportCommand),
     /// Has the daemon read its configuration again and work by it.
     Reload {
         /// Only show what would change.
@@ -129,6 +136,12 @@ enum Command {
         /// Which; without it all that this node is master of.
         virtual_router: Option<String>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum ImportCommand {
+    /// Of a keepalived.conf, with all it includes.
+    Keepalived(import::Keepalived),
 }
 
 #[derive(Debug, Subcommand)]
@@ -208,6 +221,9 @@ async fn run(args: &Args, out: &mut impl Write) -> Result<(), Error> {
             show(out, args.output, &flows, || render::flows(look, &flows))?;
         }
         Command::Check { file } => check(file, look, args.output, out)?,
+        Command::Import(ImportCommand::Keepalived(from)) => {
+            import_keepalived(from, args.output, out)?;
+        }
         Command::Reload { dry_run } => {
             let target = Target::new(&["v1", "reload"]).with("dry_run", Some(dry_run));
             let reloaded: Reloaded = source.client().post(&target, &()).await?;
@@ -301,6 +317,27 @@ fn check(file: &Path, look: Look, output: Output, out: &mut impl Write) -> Resul
             Err(Error::Mistakes)
         }
     }
+}
+
+/// The text goes to a file or to stdout, what became of the lines to stderr.
+fn import_keepalived(
+    from: &import::Keepalived,
+    output: Output,
+    out: &mut impl Write,
+) -> Result<(), Error> {
+    let imported = import::keepalived(from, &check::hostname())?;
+    if from.out.is_none() {
+        out.write_all(imported.text.as_bytes())?;
+        out.flush()?;
+    }
+    match output {
+        Output::Table => eprintln!("{}", imported.sum),
+        Output::Json => {
+            let sum = serde_json::to_string(&imported.sum).map_err(io::Error::from)?;
+            eprintln!("{sum}");
+        }
+    }
+    Ok(())
 }
 
 /// A backend with the name of its service, for scripts.
