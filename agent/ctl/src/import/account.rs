@@ -3,10 +3,7 @@
 //! A translation marks each node as used, or leaves it with a [`Note`] for the output. What it did not
 //! look at is left by [`Account::rest`], so that forgetting one makes a comment, not a gap.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+use std::{collections::BTreeMap, fmt};
 
 use super::{
     hints::{Block, hint},
@@ -76,14 +73,6 @@ impl Account {
         }
     }
 
-    /// The same for all of its block.
-    pub(super) fn used_whole(&mut self, node: &Node) {
-        self.used(node);
-        for inner in node.inner() {
-            self.used_whole(inner);
-        }
-    }
-
     /// The statement has a counterpart that differs.
     pub(super) fn differs(&mut self, node: &Node, why: impl Into<String>) -> Note {
         self.used(node);
@@ -130,11 +119,10 @@ impl Account {
         }
     }
 
-    /// The places of the lines that became comments.
+    /// Whether the node became a comment.
     #[cfg(test)]
-    pub(super) fn left_places(&self) -> BTreeSet<Place> {
-        let left = self.places.iter().filter(|&(_, &used)| !used);
-        left.map(|(&place, _)| place).collect()
+    pub(super) fn is_left(&self, node: &Node) -> bool {
+        self.marks.get(node.id) == Some(&Mark::Left)
     }
 
     /// The numbers of the nodes that nothing was said of.

@@ -32,15 +32,69 @@ const UNKNOWN: &str = "not known to this import, and perhaps not to keepalived";
 
 /// Why `keyword` in a block of this kind has no counterpart.
 pub(super) fn hint(block: Block, keyword: &str) -> &'static str {
-    match block {
+    let hint = match block {
         Block::Top => top(keyword),
         Block::Global => global(keyword),
         Block::Instance | Block::Group => instance(keyword),
         Block::Watch => watch(keyword),
         Block::Virtual | Block::Real => server(keyword),
         Block::Checker => checker(keyword),
+    };
+    match hint == UNKNOWN && block != Block::Top && TRANSLATED.contains(&keyword) {
+        true => "its value cannot be used here",
+        false => hint,
     }
 }
+
+/// Keywords that are translated if their values fit.
+const TRANSLATED: [&str; 46] = [
+    "advert_int",
+    "connect_port",
+    "connect_timeout",
+    "default_interface",
+    "delay",
+    "delay_before_retry",
+    "delay_loop",
+    "fall",
+    "fork_delay",
+    "garp_master_delay",
+    "garp_master_repeat",
+    "interface",
+    "interval",
+    "lb_algo",
+    "lb_kind",
+    "lvs_method",
+    "lvs_sched",
+    "mcast_src_ip",
+    "nb_get_retry",
+    "path",
+    "preempt_delay",
+    "priority",
+    "quorum",
+    "retry",
+    "rise",
+    "router_id",
+    "script",
+    "script_user",
+    "sorry_server_lvs_method",
+    "state",
+    "status_code",
+    "strict_mode",
+    "terminate_delay",
+    "timeout",
+    "unicast_src_ip",
+    "unicast_ttl",
+    "user",
+    "version",
+    "virtual_router_id",
+    "virtualhost",
+    "vrrp_garp_interval",
+    "vrrp_garp_master_delay",
+    "vrrp_garp_master_repeat",
+    "vrrp_min_garp",
+    "vrrp_version",
+    "weight",
+];
 
 fn top(keyword: &str) -> &'static str {
     match keyword {
@@ -258,7 +312,7 @@ fn checker(keyword: &str) -> &'static str {
         "warmup" => "`jitter` of a probe spreads checks over time",
         "log_all_failures" => "level \"debug\" of [log] does this",
         "fast_recovery" => "each probe has its own pace",
-        "helo_name" => "the probe says nothing, it only connects",
+        "helo_name" | "type" | "name" => "the probe says and asks nothing, it only connects",
         _ => UNKNOWN,
     }
 }

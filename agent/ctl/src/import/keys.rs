@@ -3,8 +3,11 @@
 
 use super::{
     steer::{Route, Router, Rule},
-    text::{duration, list, quoted},
+    toml::{duration, list, quoted},
 };
+
+/// Those that only keepalived needs: they go when it does.
+pub(super) const FOR_KEEPALIVED: [&str; 2] = ["version", "checksum"];
 
 /// VRRPv3 is the default.
 pub(super) fn version(router: &Router) -> Option<String> {

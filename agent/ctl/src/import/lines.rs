@@ -12,6 +12,7 @@ use std::{
 use super::{
     error::{Problem, SyntaxError},
     files::{self, Files, MAX_BYTES, MAX_FILES},
+    toml::printable,
     words::without_comment,
 };
 
@@ -67,7 +68,7 @@ pub(super) fn lines(files: &impl Files, main: &Main<'_>, text: &[u8], config_id:
         work: 0,
         full: false,
         out: Lines {
-            names: vec![main.name.to_owned()],
+            names: vec![printable(main.name)],
             lines: Vec::new(),
             errors: Vec::new(),
         },
@@ -149,10 +150,10 @@ impl<F: Files> Reader<'_, F> {
             let name = path
                 .strip_prefix(files::normal(&self.root))
                 .unwrap_or(&path);
-            let name = name.display().to_string();
+            let name = printable(&name.display().to_string());
             if self.stack.contains(&path) {
                 self.error(place, Problem::Cycle(name));
-                continue;
+                return;
             }
             if self.out.names.len() >= MAX_FILES {
                 self.stop(place, Problem::Files(MAX_FILES));

@@ -2,7 +2,8 @@
 //!
 //! * [`files`] and [`lines`] read the configuration with all it includes and defines;
 //! * [`mod@words`] and [`mod@tree`] make statements of the lines, each with its place;
-//! * [`mod@translate`] makes typed parts of a steerd.toml of those, [`text`] writes them;
+//! * [`mod@translate`] makes typed parts of a steerd.toml of those, [`text`] writes them in [`toml`]'s
+//!   words;
 //! * [`account`] sees to it that every statement is translated or left as a comment, with what
 //!   [`hints`] knows of it.
 //!
@@ -16,6 +17,7 @@ mod keys;
 mod lines;
 mod steer;
 mod text;
+mod toml;
 mod translate;
 mod tree;
 mod words;

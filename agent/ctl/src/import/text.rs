@@ -1,9 +1,8 @@
 //! Writes the parts of a steerd.toml as text, with their comments, in the order of our examples.
 
 use std::{
-    collections::{HashMap, HashSet, hash_map::Entry},
+    collections::{HashMap, hash_map::Entry},
     fmt::Write,
-    time::Duration,
 };
 
 use super::{
@@ -13,10 +12,8 @@ use super::{
         Affinity, Backend, File, Group, Mode, Nat, Node, Piece, Probe, ProbeKind, Router, Service,
         Track, TrackKind,
     },
+    toml::{Names, WIDTH, bare, duration, list, printable, quoted},
 };
-
-/// No line of a comment is longer, unless one word is.
-const WIDTH: usize = 100;
 
 /// What comes before the tables.
 #[derive(Debug)]
@@ -382,6 +379,9 @@ impl Writer<'_> {
                 .collect();
             self.notes(&remarks);
             if let Some(value) = value {
+                if keys::FOR_KEEPALIVED.contains(key) {
+                    self.comment("While a keepalived is in the group: docs/migration.md.");
+                }
                 self.key(key, value);
             }
         }
@@ -417,16 +417,22 @@ impl Writer<'_> {
                 }
             }
         }
+        let mut last: Option<&String> = None;
         for (all, group) in merged {
             for (index, note) in group.iter().enumerate() {
                 let places = all.iter().filter_map(|other| other.get(index));
                 let place = self.places(places.map(|note| note.place));
-                let text = clean(&note.text);
-                match note.why.as_str() {
+                let text = short(&note.text);
+                let why = match &last {
+                    Some(last) if group.len() == 1 && **last == note.why => "as above",
+                    _ => note.why.as_str(),
+                };
+                match why {
                     "" => self.wrapped("# ", "#   ", &format!("{place}: {text}")),
                     why => self.wrapped("# ", "#   ", &format!("{place}: {text}: {why}")),
                 }
             }
+            last = group.first().map(|note| &note.why);
         }
     }
 
@@ -442,7 +448,7 @@ impl Writer<'_> {
             text.push_str(separator);
             if last.is_none_or(|last| last.file != place.file) {
                 let name = self.names.get(place.file).map_or("", String::as_str);
-                _ = write!(text, "{}:", clean(name));
+                _ = write!(text, "{name}:");
             }
             _ = write!(text, "{}", place.line);
             last = Some(place);
@@ -475,6 +481,7 @@ impl Writer<'_> {
     fn wrapped(&mut self, first: &str, others: &str, text: &str) {
         let mut line = first.to_owned();
         let mut empty = true;
+        let text = printable(text);
         for word in text.split(' ') {
             if !empty && line.chars().count() + 1 + word.chars().count() > WIDTH {
                 self.text.push_str(line.trim_end());
@@ -527,102 +534,11 @@ fn probe_names(probes: &[Piece<Probe>]) -> Vec<String> {
     found
 }
 
-/// Names that are taken.
-#[derive(Debug, Default)]
-pub(super) struct Names {
-    taken: HashSet<String>,
-    /// How often a name was wanted.
-    wanted: HashMap<String, usize>,
-}
-
-impl Names {
-    /// `name` in the shape of one of ours, with a number if it is taken.
-    pub(super) fn take(&mut self, name: &str) -> String {
-        let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        let shape = name.chars().map(|c| if fits(c) { c } else { '-' }).take(64);
-        let mut name: String = shape.collect();
-        if name.is_empty() {
-            name.push('x');
-        }
-        loop {
-            let wanted = self.wanted.entry(name.clone()).or_default();
-            *wanted += 1;
-            let numbered = match *wanted {
-                1 => name.clone(),
-                number => {
-                    let suffix = format!("-{number}");
-                    format!("{:.*}{suffix}", 64 - suffix.len(), name)
-                }
-            };
-            if self.taken.insert(numbered.clone()) {
-                return numbered;
-            }
-        }
+/// The text, but not too much of it.
+fn short(text: &str) -> String {
+    let mut short: String = text.chars().take(400).collect();
+    if short.len() < text.len() {
+        short.push('…');
     }
-}
-
-/// A duration as an operator would write it.
-pub(super) fn duration(duration: Duration) -> String {
-    let (seconds, nanos) = (duration.as_secs(), duration.subsec_nanos());
-    match (seconds, nanos) {
-        (0, 0) => "\"0s\"".to_owned(),
-        (_, 0) if seconds % 3600 == 0 => format!("\"{}h\"", seconds / 3600),
-        (_, 0) if seconds % 60 == 0 => format!("\"{}m\"", seconds / 60),
-        (_, 0) => format!("\"{seconds}s\""),
-        (_, _) if nanos % 1_000_000 == 0 => format!("\"{}ms\"", duration.as_millis()),
-        (_, _) => format!("\"{}us\"", duration.as_micros()),
-    }
-}
-
-/// An array: on one line where it fits.
-pub(super) fn list(items: impl IntoIterator<Item = String>) -> String {
-    let items: Vec<String> = items.into_iter().collect();
-    let line = format!("[{}]", items.join(", "));
-    if line.len() <= WIDTH - 20 || items.len() < 2 {
-        return line;
-    }
-    let mut text = "[\n".to_owned();
-    for item in items {
-        _ = writeln!(text, "    {item},");
-    }
-    text.push(']');
-    text
-}
-
-/// A TOML string.
-pub(super) fn quoted(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('"');
-    for character in text.chars() {
-        match character {
-            '"' | '\\' => quoted.extend(['\\', character]),
-            '\n' => quoted.push_str("\\n"),
-            '\t' => quoted.push_str("\\t"),
-            _ if character.is_control() => {
-                _ = write!(quoted, "\\u{:04X}", u32::from(character));
-            }
-            _ => quoted.push(character),
-        }
-    }
-    quoted.push('"');
-    quoted
-}
-
-/// A key of a table's header: quoted where TOML wants it.
-fn bare(name: &str) -> String {
-    let fits = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
-    match name.chars().all(fits) {
-        true => name.to_owned(),
-        false => quoted(name),
-    }
-}
-
-/// The text without what a comment may not hold, and not too much of it.
-fn clean(text: &str) -> String {
-    let clean = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    let mut clean: String = clean.take(400).collect();
-    if clean.chars().count() == 400 {
-        clean.push('…');
-    }
-    clean
+    short
 }

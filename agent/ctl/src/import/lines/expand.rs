@@ -115,10 +115,10 @@ fn counted(inside: &str, hexadecimal: bool) -> Option<Vec<Round>> {
     let mut words = inside.split(',').map(str::trim);
     let name = words.next().filter(|name| is_name(name))?;
     let numbers: Option<Vec<i64>> = words.map(number).collect();
-    let (start, step, end) = match numbers?.as_slice() {
-        &[end] => (if end < 0 { -1 } else { 1 }, None, end),
-        &[start, end] => (start, None, end),
-        &[start, step, end] => (start, Some(step), end),
+    let (start, step, end) = match *numbers?.as_slice() {
+        [end] => (if end < 0 { -1 } else { 1 }, None, end),
+        [start, end] => (start, None, end),
+        [start, step, end] => (start, Some(step), end),
         _ => return None,
     };
     let step = step.unwrap_or(if end < start { -1 } else { 1 });

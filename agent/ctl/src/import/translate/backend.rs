@@ -5,13 +5,14 @@ use std::{collections::BTreeSet, net::IpAddr};
 use super::{
     Translator,
     probe::{Check, Checks},
-    service::{Settings, port},
+    service::Settings,
+    target::port,
     value,
 };
 use crate::import::{
     hints::Block,
     steer::{Backend, Mode, Piece, Service},
-    text::Names,
+    toml::Names,
     tree::Node,
 };
 

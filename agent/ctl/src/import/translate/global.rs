@@ -92,7 +92,7 @@ impl<'a> Translator<'a> {
     }
 
     fn router_id(&mut self, line: &'a Node, name: &str) {
-        let ours = crate::import::text::Names::default().take(name);
+        let ours = crate::import::toml::Names::default().take(name);
         if ours == name {
             self.account.used(line);
         } else {

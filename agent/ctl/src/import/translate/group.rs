@@ -28,7 +28,7 @@ impl<'a> Translator<'a> {
     pub(super) fn sync_group(&mut self, node: &'a Node) {
         self.account.used(node);
         let name = node.word(1).unwrap_or("");
-        let mut names = crate::import::text::Names::default();
+        let mut names = crate::import::toml::Names::default();
         for group in &self.file.groups {
             names.take(&group.value.name);
         }

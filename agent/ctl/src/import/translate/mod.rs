@@ -3,7 +3,7 @@
 //! * [`global`] reads what holds for all;
 //! * [`router`] makes a virtual router of a `vrrp_instance`, with [`address`] and [`route`];
 //! * [`watch`] makes tracks of scripts, files, processes and interfaces;
-//! * [`service`] makes services of a `virtual_server`, with [`backend`] and [`probe`];
+//! * [`service`] makes services of a `virtual_server`, with [`target`], [`backend`] and [`probe`];
 //! * [`value`] reads single values.
 
 mod address;
@@ -14,6 +14,7 @@ mod probe;
 mod route;
 mod router;
 mod service;
+mod target;
 mod value;
 mod watch;
 
@@ -27,7 +28,7 @@ use super::{
     account::Account,
     hints::Block,
     steer::{self, File, Nat, Piece},
-    text::Names,
+    toml::Names,
     tree::{Node, Tree},
 };
 

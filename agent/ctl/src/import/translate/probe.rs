@@ -5,12 +5,7 @@
 
 use std::time::Duration;
 
-use super::{
-    Translator,
-    backend::Real,
-    service::{LONGEST, port},
-    value,
-};
+use super::{Translator, backend::Real, service::LONGEST, target::port, value};
 use crate::import::{
     account::Note,
     hints::Block,
@@ -209,7 +204,7 @@ impl<'a> Translator<'a> {
                 host,
                 status,
                 body_contains: body,
-                server_name: server_name.filter(|name| is_host(name)),
+                server_name: server_name.filter(|name| is_server_name(name)),
             };
             let probe = probe(kind, &paced, Duration::from_secs(3), 1);
             let mut remarks = Vec::new();
@@ -320,4 +315,16 @@ fn request_path(text: &str) -> Option<String> {
 fn is_host(text: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".-:_".contains(&byte);
     (1..=253).contains(&text.len()) && text.bytes().all(fits)
+}
+
+/// A name or an address that a certificate may have.
+fn is_server_name(text: &str) -> bool {
+    let label = |label: &str| {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+        (1..=63).contains(&label.len())
+            && label.bytes().all(fits)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    text.len() <= 253 && text.split('.').all(label)
 }

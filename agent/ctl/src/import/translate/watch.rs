@@ -9,7 +9,7 @@ use super::{Translator, group::Membership, value};
 use crate::import::{
     hints::Block,
     steer::{Piece, Track, TrackKind},
-    text::Names,
+    toml::Names,
     tree::Node,
     words,
 };
