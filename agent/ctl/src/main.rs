@@ -140,7 +140,7 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum ImportCommand {
-    /// Of a keepalived.conf, with all it includes.
+    /// Makes it of a keepalived.conf, with all it includes.
     Keepalived(import::Keepalived),
 }
 

@@ -307,7 +307,7 @@ fn checker(keyword: &str) -> &'static str {
             "`body_contains` of a probe looks for a plain text in the answer"
         }
         "http_protocol" => "probes speak HTTP/1.1",
-        "connect_ip" => "a probe asks the backend's own address; `port` may be another",
+        "connect_ip" | "host" => "a probe asks the backend's own address; `port` may be another",
         "bindto" | "bind_if" | "bind_port" | "fwmark" => BINDING,
         "warmup" => "`jitter` of a probe spreads checks over time",
         "log_all_failures" => "level \"debug\" of [log] does this",

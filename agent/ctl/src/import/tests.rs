@@ -384,6 +384,29 @@ fn what_cannot_be_read_is_told_with_its_place() {
 }
 
 #[test]
+fn the_example_of_the_documentation_is_true() {
+    let documentation = include_str!("../../../../docs/migration.md");
+    let block = |language: &str| {
+        let (_, after) = documentation.split_once(&format!("```{language}\n")).unwrap();
+        after.split_once("```").unwrap().0
+    };
+    let main = Main {
+        name: "keepalived.conf",
+        path: None,
+    };
+    let text = block("text").as_bytes();
+    let imported = import(&Shelf::default(), &main, text, "here", &Given::default()).unwrap();
+    assert_eq!(imported.text, block("toml"));
+}
+
+#[test]
+fn the_sum_is_a_sentence() {
+    let sum = |translated, left| Sum { translated, left }.to_string();
+    assert_eq!(sum(17, 2), "17 lines translated, 2 left as comments");
+    assert_eq!(sum(1, 1), "1 line translated, 1 left as a comment");
+}
+
+#[test]
 fn a_place_is_ordered_by_file_and_line() {
     let place = |file, line| Place { file, line };
     assert!(place(0, 9) < place(1, 1) && place(1, 1) < place(1, 2));

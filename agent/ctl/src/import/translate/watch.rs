@@ -337,19 +337,9 @@ impl<'a> Translator<'a> {
         } else {
             (track.rise, track.fall) = (Some(rise), Some(fall));
             track.timeout = Some(within);
-            if let Some(program) = argv.first()
-                && !program.starts_with('/')
-                && let Some(line) = asked
+            if let Some(line) = asked
+                && let Some(why) = runnable(&mut argv)
             {
-                argv.insert(0, "/usr/bin/env".to_owned());
-                let why = "programs are named by their absolute path here: env finds this one";
-                base.remark("argv", self.account.differs(line, why));
-            } else if let Some(line) = asked
-                && argv
-                    .iter()
-                    .any(|word| word.contains(['|', ';', '<', '>', '`', '&']))
-            {
-                let why = "no shell reads this: [\"/bin/sh\", \"-c\", \"...\"] runs one";
                 base.remark("argv", self.account.differs(line, why));
             }
             if argv.is_empty() || argv.len() > 64 || argv.iter().any(|word| word.len() > 4096) {
@@ -481,6 +471,24 @@ fn weight_of(line: &Node) -> Option<(i32, bool)> {
         Some("reverse") => Some((weight, true)),
         Some(_) => None,
     }
+}
+
+/// Makes a command one that runs without a shell and a search path; what to say of it.
+fn runnable(argv: &mut Vec<String>) -> Option<&'static str> {
+    let program = argv.first()?;
+    if program.starts_with('<') {
+        let command = argv.join(" ");
+        *argv = vec!["/bin/bash".to_owned(), "-c".to_owned(), command];
+        return Some("a shell's way to connect: here the shell is named");
+    }
+    if !program.starts_with('/') {
+        argv.insert(0, "/usr/bin/env".to_owned());
+        return Some("programs are named by their absolute path here: env finds this one");
+    }
+    let shell = argv
+        .iter()
+        .any(|word| word.contains(['|', ';', '<', '>', '`', '&']));
+    shell.then_some("no shell reads this: [\"/bin/sh\", \"-c\", \"...\"] runs one")
 }
 
 /// The process that a command looks for, if that is all it does.
