@@ -62,22 +62,25 @@ fn complaints(host: &Namespace, file: &Path) -> Result<Vec<String>> {
     Ok(said.lines().filter(complaint).map(str::to_owned).collect())
 }
 
-fn files() -> Vec<PathBuf> {
+fn files() -> Result<Vec<PathBuf>> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/ctl/tests/import");
-    let entries = fs::read_dir(directory).unwrap();
-    let paths = entries.map(|entry| entry.unwrap().path());
-    paths
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "conf")
-        })
-        .collect()
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).context(|| "list the files".into())? {
+        let path = entry.context(|| "list the files".into())?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "conf")
+        {
+            files.push(path);
+        }
+    }
+    Ok(files)
 }
 
 #[test]
 fn keepalived_takes_the_files_that_the_import_is_tested_with() -> Result<()> {
     let host = host()?;
-    let files = files();
+    let files = files()?;
     assert!(files.len() >= 12, "{files:?}");
     for file in files {
         let complaints = complaints(&host, &file)?;

@@ -10,6 +10,10 @@ use std::{
 pub(super) const MAX_BYTES: usize = 16 << 20;
 /// No include leads to more files.
 pub(super) const MAX_FILES: usize = 1000;
+/// No more names of a directory are looked at.
+const MAX_NAMES: usize = 100_000;
+/// The kernel takes no longer path (PATH_MAX).
+const MAX_PATH: usize = 4096;
 
 /// Where files come from: the disk, or a test.
 pub(super) trait Files {
@@ -38,7 +42,7 @@ impl Files for Disk {
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
-        let names = fs::read_dir(directory)?.take(MAX_FILES + 1);
+        let names = fs::read_dir(directory)?.take(MAX_NAMES);
         names
             .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
             .collect()
@@ -61,6 +65,9 @@ pub(super) fn bounded(from: impl Read) -> io::Result<Vec<u8>> {
 /// than [`MAX_FILES`].
 pub(super) fn find(files: &impl Files, directory: &Path, pattern: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
+    if pattern.len() > MAX_PATH {
+        return found;
+    }
     for pattern in braces(pattern) {
         let mut paths = vec![PathBuf::new()];
         let mut any_wild = false;

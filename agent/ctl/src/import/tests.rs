@@ -387,7 +387,9 @@ fn what_cannot_be_read_is_told_with_its_place() {
 fn the_example_of_the_documentation_is_true() {
     let documentation = include_str!("../../../../docs/migration.md");
     let block = |language: &str| {
-        let (_, after) = documentation.split_once(&format!("```{language}\n")).unwrap();
+        let (_, after) = documentation
+            .split_once(&format!("```{language}\n"))
+            .unwrap();
         after.split_once("```").unwrap().0
     };
     let main = Main {

@@ -203,18 +203,20 @@ fn find(line: &str, from: usize) -> Option<Found<'_>> {
     for (at, _) in line[from..].match_indices('$') {
         let start = from + at;
         let after = &line[start + 1..];
-        if let Some(inner) = after.strip_prefix('{') {
-            if let Some((name, _)) = inner.split_once('}')
-                && is_name(name)
-            {
-                let end = start + name.len() + 3;
-                return Some(Found { name, start, end });
-            }
-            continue;
-        }
-        let name = after.split(char::is_whitespace).next().unwrap_or("");
-        if is_name(name) {
-            let end = start + 1 + name.len();
+        // No further than the name: a line of many `$` is looked through once.
+        let (braced, after) = match after.strip_prefix('{') {
+            Some(after) => (true, after),
+            None => (false, after),
+        };
+        let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let length = after.find(|c| !fits(c)).unwrap_or(after.len());
+        let (name, next) = (&after[..length], after[length..].chars().next());
+        let ends = match braced {
+            true => next == Some('}'),
+            false => next.is_none_or(char::is_whitespace),
+        };
+        if ends && is_name(name) {
+            let end = start + 1 + length + if braced { 2 } else { 0 };
             return Some(Found { name, start, end });
         }
     }

@@ -114,6 +114,27 @@ fn includes_are_seen_from_their_file() {
 }
 
 #[test]
+fn long_lines_are_looked_through_once() {
+    for part in [
+        "${",
+        "$",
+        "$a ",
+        "{",
+        "\\",
+        "'\"",
+        "a{ ",
+        "~LST(A,",
+        "include {",
+    ] {
+        let text = part.repeat(1 << 20);
+        let (lines, errors) = read(&[], &text);
+        assert!(lines.len() + errors.len() <= 2, "{part}");
+    }
+    let (lines, errors) = read(&[], &"$A= \\\n".repeat(1 << 18));
+    assert!(lines.is_empty() && errors.is_empty());
+}
+
+#[test]
 fn nothing_goes_round_for_ever() {
     let files = [
         ("/k/a.conf", "include b.conf"),

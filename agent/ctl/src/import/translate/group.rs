@@ -28,12 +28,8 @@ impl<'a> Translator<'a> {
     pub(super) fn sync_group(&mut self, node: &'a Node) {
         self.account.used(node);
         let name = node.word(1).unwrap_or("");
-        let mut names = crate::import::toml::Names::default();
-        for group in &self.file.groups {
-            names.take(&group.value.name);
-        }
         let mut group = Piece::new(Group {
-            name: names.take(name),
+            name: self.group_names.take(name),
             virtual_routers: Vec::new(),
         });
         for line in node.inner() {
@@ -59,14 +55,15 @@ impl<'a> Translator<'a> {
             let mut lost = false;
             for word in &line.words {
                 match self.renamed.get(&word.text) {
-                    Some(router) if !router.off => {
+                    Some(router) if !router.off && self.grouped.insert(router.name.clone()) => {
                         group.value.virtual_routers.push(router.name.clone());
                     }
                     _ => lost = true,
                 }
             }
             if lost {
-                let why = "no virtual router of this name is in use here";
+                let why =
+                    "no virtual router of this name is in use here, or it is in a group already";
                 group.left.extend(self.account.left(line, why));
             } else {
                 self.account.used(line);

@@ -53,6 +53,8 @@ pub(super) fn translate(tree: &Tree, given: &Given, account: &mut Account) -> Tr
         globals: Globals::default(),
         router_names: Names::default(),
         service_names: Names::default(),
+        group_names: Names::default(),
+        grouped: HashSet::new(),
         watches: Watches::default(),
         members: HashMap::new(),
         renamed: HashMap::new(),
@@ -104,6 +106,9 @@ struct Translator<'a> {
     globals: Globals,
     router_names: Names,
     service_names: Names,
+    group_names: Names,
+    /// The virtual routers that are in a group.
+    grouped: HashSet<String>,
     watches: Watches,
     /// The sync group that instances are in.
     members: HashMap<String, group::Membership>,
