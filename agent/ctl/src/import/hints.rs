@@ -23,7 +23,7 @@ const PROCESS: &str = "how keepalived's processes run; steerd's unit and its hea
 const SNMP: &str = "steerd speaks no SNMP and no D-Bus: `steerctl -o json status` tells the same";
 const FIREWALL: &str = "steerd needs no firewall rules of its own";
 const HOST: &str = "it does not move with an address: leave it to the host's network configuration";
-const REFRESH: &str = "a master announces twice after taking over, not time and again";
+const REFRESH: &str = "`refresh` of `announce` repeats one announcement for each address";
 const BFD: &str = "steerd has no BFD: a track of kind \"gateway\" watches a neighbour";
 const BINDING: &str = "probes leave from the address that the kernel chooses";
 const IPVS: &str = "a detail of IPVS";
@@ -47,7 +47,7 @@ pub(super) fn hint(block: Block, keyword: &str) -> &'static str {
 }
 
 /// Keywords that are translated if their values fit.
-const TRANSLATED: [&str; 46] = [
+const TRANSLATED: [&str; 48] = [
     "advert_int",
     "connect_port",
     "connect_timeout",
@@ -58,6 +58,7 @@ const TRANSLATED: [&str; 46] = [
     "fall",
     "fork_delay",
     "garp_master_delay",
+    "garp_master_refresh",
     "garp_master_repeat",
     "interface",
     "interval",
@@ -90,6 +91,7 @@ const TRANSLATED: [&str; 46] = [
     "virtualhost",
     "vrrp_garp_interval",
     "vrrp_garp_master_delay",
+    "vrrp_garp_master_refresh",
     "vrrp_garp_master_repeat",
     "vrrp_min_garp",
     "vrrp_version",
@@ -156,9 +158,7 @@ fn global(keyword: &str) -> &'static str {
         "vrrp_mcast_group4" | "vrrp_mcast_group6" => {
             "steerd sends to the groups of the RFC; set `peers` where those do not fit"
         }
-        "vrrp_garp_master_refresh" | "vrrp_garp_master_refresh_repeat" | "vrrp_garp_extra_if" => {
-            REFRESH
-        }
+        "vrrp_garp_master_refresh_repeat" | "vrrp_garp_extra_if" => REFRESH,
         "vrrp_garp_lower_prio_delay" | "vrrp_garp_lower_prio_repeat" => {
             "`announce` says how often, whatever the cause"
         }
@@ -262,7 +262,9 @@ fn instance(keyword: &str) -> &'static str {
 
 fn watch(keyword: &str) -> &'static str {
     match keyword {
-        "init_fail" => "a track counts neither way until its first checks are done",
+        "init_fail" => {
+            "until the first check a weight adds nothing, and a fault keeps a starting node back"
+        }
         "init_file" => "steerd writes no files for tracks: have it made at boot (tmpfiles.d)",
         "param_match" | "full_command" => "a process is found by its name alone",
         "quorum_max" => "there is no upper bound: a script can count",

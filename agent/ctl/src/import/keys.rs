@@ -40,6 +40,11 @@ pub(super) fn preempt_delay(router: &Router) -> Option<String> {
     router.more.preempt_delay.map(duration)
 }
 
+/// Of `announce`.
+pub(super) fn refresh(router: &Router) -> Option<String> {
+    router.announce.refresh.map(duration)
+}
+
 pub(super) fn accept(router: &Router) -> Option<String> {
     router.more.accept.map(|accept| accept.to_string())
 }

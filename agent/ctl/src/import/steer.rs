@@ -111,6 +111,7 @@ pub(super) struct Announce {
     pub(super) count: Option<u8>,
     pub(super) interval: Option<Duration>,
     pub(super) repeat_after: Option<Duration>,
+    pub(super) refresh: Option<Duration>,
 }
 
 /// `authentication` of VRRPv2.

@@ -128,6 +128,7 @@ impl Writer<'_> {
             ("count", announce.count.map(|count| count.to_string())),
             ("interval", announce.interval.map(duration)),
             ("repeat_after", announce.repeat_after.map(duration)),
+            ("refresh", keys::refresh(router)),
         ];
         let announce: Vec<String> = announce
             .into_iter()

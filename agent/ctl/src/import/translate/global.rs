@@ -72,6 +72,7 @@ impl<'a> Translator<'a> {
             }
             "vrrp_garp_master_delay" => globals.announce.delay(line),
             "vrrp_garp_master_repeat" => globals.announce.repeat(line),
+            "vrrp_garp_master_refresh" => globals.announce.again(line),
             "vrrp_garp_interval" | "vrrp_gna_interval" => globals.announce.every(line),
             "default_interface" => match value::first(line, value::interface) {
                 Some(interface) => {
@@ -120,6 +121,14 @@ impl Announce {
         count.is_some()
     }
 
+    /// `garp_master_refresh`: how often a master goes on to announce.
+    pub(super) fn again(&mut self, line: &Node) -> bool {
+        let limit = std::time::Duration::from_hours(24);
+        let refresh = value::first(line, value::seconds).filter(|refresh| *refresh <= limit);
+        self.refresh = refresh.or(self.refresh);
+        refresh.is_some()
+    }
+
     /// The time between two. steerd's shortest is a millisecond, its default more: what keepalived
     /// sends at once is spread.
     fn every(&mut self, line: &Node) -> bool {
@@ -137,6 +146,7 @@ impl Announce {
             count: self.count.or(other.count),
             interval: self.interval.or(other.interval),
             repeat_after: self.repeat_after.or(other.repeat_after),
+            refresh: self.refresh.or(other.refresh),
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::Translator;
 use crate::import::{
     hints::Block,
-    steer::{Group, Piece},
+    steer::{Group, Piece, Router},
     tree::Node,
 };
 
@@ -44,9 +44,49 @@ impl<'a> Translator<'a> {
         if group.value.virtual_routers.len() < 2 {
             group.off("A group of fewer than two virtual routers would do nothing:");
         }
+        if let Some(key) = self.unequal(&group.value) {
+            group.off(format!(
+                "They differ in `{key}`, and virtual routers that move together must not:"
+            ));
+            let why = format!(
+                "Make `{key}` of the virtual routers of sync group {} equal.",
+                group.value.name
+            );
+            self.todo.push(why);
+        }
         group.left.extend(self.account.rest(node, Block::Group));
         group.left.sort_by_key(|note| note.place);
         self.file.groups.push(group);
+    }
+
+    /// What the virtual routers of a group must have in common, and have not.
+    fn unequal(&self, group: &Group) -> Option<&'static str> {
+        let named = |router: &&Piece<Router>| group.virtual_routers.contains(&router.value.name);
+        let mut routers = self
+            .file
+            .routers
+            .iter()
+            .filter(named)
+            .map(|router| &router.value);
+        let first = routers.next()?;
+        routers.find_map(|other| {
+            let keys = [
+                ("priority", first.priority == other.priority),
+                (
+                    "advert_interval",
+                    first.advert_interval == other.advert_interval,
+                ),
+                ("preempt", first.preempt == other.preempt),
+                (
+                    "preempt_delay",
+                    first.more.preempt_delay == other.more.preempt_delay,
+                ),
+                ("announce", first.announce == other.announce),
+            ];
+            keys.into_iter()
+                .find(|(_, equal)| !equal)
+                .map(|(key, _)| key)
+        })
     }
 
     fn group_members(&mut self, block: &'a Node, group: &mut Piece<Group>) {

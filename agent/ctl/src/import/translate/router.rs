@@ -12,8 +12,9 @@ use crate::import::{
 /// Virtual routers of a node, and peers of one.
 const MAX_ROUTERS: usize = 64;
 const MAX_PEERS: usize = 32;
-/// VRRPv3 has 12 bits of hundredths of a second (RFC 9568, 5.2.7).
+/// VRRPv3 has 12 bits of hundredths of a second (RFC 9568, 5.2.7); steerd takes no longer ones of VRRPv2.
 const LONGEST_INTERVAL: Duration = Duration::from_millis(40_950);
+const LONGEST_INTERVAL_2: Duration = Duration::from_secs(40);
 
 /// What has to be read before the whole can be made of it.
 #[derive(Default)]
@@ -27,6 +28,7 @@ struct Reading<'a> {
     interval: Option<(&'a Node, Duration)>,
     authentication: Option<&'a Node>,
     source: Option<(&'a Node, IpAddr)>,
+    ttl: Option<(&'a Node, u8)>,
     accept: Option<bool>,
     strict: Option<bool>,
 }
@@ -171,8 +173,9 @@ impl<'a> Translator<'a> {
                 true
             }
             "unicast_ttl" => {
-                value.more.ttl = value::first(line, value::parsed).filter(|ttl| *ttl > 0);
-                value.more.ttl.is_some()
+                let ttl = value::first(line, value::parsed).filter(|ttl| *ttl > 0);
+                reading.ttl = ttl.map(|ttl| (line, ttl));
+                ttl.is_some()
             }
             "use_vmac" => {
                 value.more.virtual_mac = true;
@@ -199,6 +202,7 @@ impl<'a> Translator<'a> {
             }
             "garp_master_delay" => value.announce.delay(line),
             "garp_master_repeat" => value.announce.repeat(line),
+            "garp_master_refresh" => value.announce.again(line),
             "track_interface" | "track_script" | "track_file" | "track_process" => {
                 for name in self.track_names(line, member, router) {
                     if !router.value.more.track.contains(&name) {
@@ -288,7 +292,7 @@ impl<'a> Translator<'a> {
         self.preemption(router, &reading);
         self.interval(router, &reading, version);
         self.source(router, &reading, ipv6);
-        self.unicast_ttl(node, router);
+        self.unicast_ttl(node, router, reading.ttl);
         if let Some(block) = reading.authentication {
             self.authentication(block, router, version);
         }
@@ -327,12 +331,22 @@ impl<'a> Translator<'a> {
     }
 
     fn preemption(&mut self, router: &mut Piece<Router>, reading: &Reading<'a>) {
+        let owner = router.value.priority == 255;
+        if owner && let Some((line, _)) = reading.delay {
+            let why = "the owner of the addresses takes them at once";
+            router.left.extend(self.account.left(line, why));
+        }
         let Some(nopreempt) = reading.nopreempt else {
-            if let Some((_, delay)) = reading.delay {
+            if let Some((_, delay)) = reading.delay.filter(|_| !owner) {
                 router.value.more.preempt_delay = (!delay.is_zero()).then_some(delay);
             }
             return;
         };
+        if owner {
+            let why = "the owner of the addresses always takes them, with keepalived too";
+            router.left.extend(self.account.left(nopreempt, why));
+            return;
+        }
         if reading.master.is_some() {
             let why =
                 "keepalived ignores it beside `state MASTER`; if it is meant, set preempt = false";
@@ -351,17 +365,17 @@ impl<'a> Translator<'a> {
         let Some((line, wanted)) = reading.interval else {
             return;
         };
-        let step = match version {
-            2 => Duration::from_secs(1),
-            _ => Duration::from_millis(10),
+        let (step, longest) = match version {
+            2 => (Duration::from_secs(1), LONGEST_INTERVAL_2),
+            _ => (Duration::from_millis(10), LONGEST_INTERVAL),
         };
         let nanos = step.as_nanos();
         let steps = (wanted.as_nanos() + nanos / 2) / nanos;
         let steps = u32::try_from(steps).unwrap_or(u32::MAX).max(1);
-        let interval = step.saturating_mul(steps).min(LONGEST_INTERVAL);
+        let interval = step.saturating_mul(steps).min(longest);
         if interval != wanted {
             let why = match version {
-                2 => "VRRPv2 counts in whole seconds, and steerd up to 40.95s",
+                2 => "VRRPv2 counts in whole seconds, and steerd up to 40 of them",
                 _ => "VRRPv3 counts in hundredths of a second, up to 40.95s",
             };
             let note = self.account.differs(line, why);
@@ -395,10 +409,24 @@ impl<'a> Translator<'a> {
         router.left.extend(self.account.left(line, why));
     }
 
-    /// keepalived takes unicast adverts with any TTL, steerd only from the link unless told.
-    fn unicast_ttl(&mut self, node: &'a Node, router: &mut Piece<Router>) {
+    /// The TTL of unicast adverts. keepalived takes them with any, steerd only from the link unless told.
+    fn unicast_ttl(
+        &mut self,
+        node: &'a Node,
+        router: &mut Piece<Router>,
+        sent: Option<(&'a Node, u8)>,
+    ) {
+        if router.value.peers.is_empty() {
+            router.value.more.min_ttl = None;
+            if let Some((line, _)) = sent {
+                let why = "multicast adverts have a TTL of 255";
+                router.left.extend(self.account.left(line, why));
+            }
+            return;
+        }
+        router.value.more.ttl = sent.map(|(_, ttl)| ttl);
         let value = &router.value;
-        if value.peers.is_empty() || value.more.min_ttl.is_some() {
+        if value.more.min_ttl.is_some() {
             return;
         }
         let nets = &value.addresses;
@@ -439,12 +467,15 @@ impl<'a> Translator<'a> {
             }
             self.account.used(line);
         }
-        match password {
+        // So steerd wants it, and so do other routers.
+        let visible =
+            |text: &String| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
+        match password.filter(visible) {
             Some(password) => {
                 router.value.more.authentication = Some(Authentication { kind, password });
             }
             None => {
-                let why = "authentication without a password is none";
+                let why = "a password is 1 to 8 visible ASCII characters: change it on every node";
                 router.left.extend(self.account.left(block, why));
             }
         }
