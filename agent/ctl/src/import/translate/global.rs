@@ -82,7 +82,7 @@ impl<'a> Translator<'a> {
                 None => false,
             },
             "script_user" => {
-                globals.user = line.word(1).map(str::to_owned);
+                globals.user = value::first(line, value::user);
                 globals.user.is_some()
             }
             _ => false,

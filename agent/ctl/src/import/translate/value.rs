@@ -64,6 +64,13 @@ pub(super) fn interface(text: &str) -> Option<String> {
     fits.then(|| text.to_owned())
 }
 
+/// The name of a user.
+pub(super) fn user(text: &str) -> Option<String> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let valid = (1..=32).contains(&text.len()) && !text.starts_with('-') && text.bytes().all(fits);
+    valid.then(|| text.to_owned())
+}
+
 /// Whether no host can have the address for others to reach.
 pub(super) fn unreachable(address: IpAddr) -> bool {
     address.is_unspecified()

@@ -297,7 +297,10 @@ impl<'a> Translator<'a> {
                     None => continue,
                 },
                 "user" => {
-                    user = line.word(1).map(str::to_owned);
+                    let Some(name) = value::first(line, value::user) else {
+                        continue;
+                    };
+                    user = Some(name);
                     if line.word(2).is_some() {
                         let why = "the group is the user's own";
                         base.remark("user", self.account.differs(line, why));
@@ -342,7 +345,12 @@ impl<'a> Translator<'a> {
             {
                 base.remark("argv", self.account.differs(line, why));
             }
-            if argv.is_empty() || argv.len() > 64 || argv.iter().any(|word| word.len() > 4096) {
+            if argv.is_empty()
+                || argv.len() > 64
+                || argv
+                    .iter()
+                    .any(|word| word.len() > 4096 || word.contains('\0'))
+            {
                 base.off("It has no program that can be run:");
             }
             base.value.kind = TrackKind::Script { argv, user };
@@ -368,7 +376,9 @@ impl<'a> Translator<'a> {
             self.account.used(line);
         }
         let path = path.unwrap_or_default();
-        let fits = Path::new(&path).is_absolute() && Path::new(&path).file_name().is_some();
+        let fits = Path::new(&path).is_absolute()
+            && Path::new(&path).file_name().is_some()
+            && !path.contains('\0');
         let mut base = Piece::new(track(name, TrackKind::File(path)));
         if !fits {
             base.off("It names no file by its absolute path:");
