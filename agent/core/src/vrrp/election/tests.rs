@@ -3,7 +3,7 @@
 mod forged;
 
 use super::*;
-use crate::config::{Announce, Name};
+use crate::config::{Announce, Name, Wire};
 
 const OWN: u8 = 100;
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -36,6 +36,7 @@ fn config() -> VirtualRouter {
             interval: Duration::from_millis(100),
             repeat_after: Duration::from_secs(5),
         },
+        wire: Wire::default(),
     }
 }
 
