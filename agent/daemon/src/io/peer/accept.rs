@@ -108,6 +108,10 @@ pub(super) fn accept(
         let least = route.least_hop_limit();
         let advice = match route.peers.is_empty() {
             true => "multicast adverts must not be forwarded",
+            false if packet.hop_limit == 64 && packet.source.is_ipv6() => {
+                "keepalived sends unicast over IPv6 so: set its `unicast_ttl` to 255, or `min_ttl` \
+                 here to 64"
+            }
             false => "if there are routers on the way, set `min_ttl` to 255 less their number",
         };
         return Err(Refusal {
