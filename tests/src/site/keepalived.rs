@@ -32,7 +32,7 @@ use crate::{
     netns::{self, Bpffs},
     node::{Binaries, Ctl, server_command},
     prober::Prober,
-    process::Process,
+    process::{self, Process},
     switch::{Host, HostSpec, INTERFACE, Switch, VIP, VIP6},
     wait,
 };
@@ -450,54 +450,31 @@ impl Mixed {
         Ok(self.status()?.dropped_adverts)
     }
 
-    /// What keepalived refused: the counters of errors that are not zero, as it calls them.
+    /// What keepalived counted since it was started, as soon as it heard so many adverts.
     ///
     /// # Errors
     ///
-    /// It does not run, or does not write them.
-    pub fn refused(&mut self) -> Result<Vec<String>> {
+    /// It does not run, does not write its counters, or never heard so many.
+    pub fn counted(&mut self, adverts: u64) -> Result<Counted> {
         let path = self.dir.path().join("keepalived.stats");
-        let _ = fs::remove_file(&path);
-        let daemon = self.node(Side::Keepalived)?.daemon.as_mut();
-        daemon.ok_or(OFF)?.signal(Signal::SIGUSR2)?;
-        let text = wait::until(
-            "keepalived's counters",
+        let log = self.log(Side::Keepalived, "daemon");
+        let daemon = self.node(Side::Keepalived)?.daemon.as_mut().ok_or(OFF)?;
+        let mut asked: Option<Instant> = None;
+        wait::until(
+            &format!("{adverts} adverts in keepalived's counters"),
             PATIENCE,
             || {
-                let text = fs::read_to_string(&path).unwrap_or_default();
-                // Its last line.
-                Ok(text.contains("Sent:").then_some(text).filter(|text| {
-                    text.rfind("Priority Zero")
-                        .is_some_and(|at| text[at..].contains("Sent:"))
-                }))
+                // Asked while it starts, it does not answer.
+                if asked.is_none_or(|asked| asked.elapsed() > ASK_AGAIN) {
+                    let _ = fs::remove_file(&path);
+                    daemon.signal(Signal::SIGUSR2)?;
+                    asked = Some(Instant::now());
+                }
+                let counted = Counted::parse(&fs::read_to_string(&path).unwrap_or_default());
+                Ok(counted.filter(|counted| counted.received >= adverts))
             },
-            || self.dir.logs(),
-        )?;
-        let errors = text
-            .lines()
-            .skip_while(|line| !line.contains("Errors:"))
-            .take_while(|line| !line.contains("Priority Zero"));
-        let counted = |line: &&str| {
-            let count = line
-                .rsplit(": ")
-                .next()
-                .and_then(|count| count.parse().ok());
-            count.is_some_and(|count: u64| count > 0)
-        };
-        Ok(errors
-            .filter(counted)
-            .map(|line| line.trim().to_owned())
-            .collect())
-    }
-
-    /// What keepalived's log says, so far.
-    ///
-    /// # Errors
-    ///
-    /// It cannot be read.
-    pub fn keepalived_log(&self) -> Result<String> {
-        let path = self.log(Side::Keepalived, "daemon");
-        fs::read_to_string(&path).context(|| format!("read {}", path.display()))
+            || process::tail(&log),
+        )
     }
 
     fn node(&mut self, side: Side) -> Result<&mut Node> {
@@ -514,10 +491,40 @@ impl Mixed {
     }
 }
 
+/// What keepalived counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counted {
+    /// Adverts received.
+    pub received: u64,
+    /// The counters of what was refused that are not zero, as it calls them.
+    pub refused: Vec<String>,
+}
+
+impl Counted {
+    /// None while it is still writing.
+    fn parse(text: &str) -> Option<Self> {
+        let count = |line: &str| line.rsplit(": ").next()?.trim().parse::<u64>().ok();
+        let (before, rest) = text.split_once("Packet Errors:")?;
+        let (errors, last) = rest.split_once("Priority Zero:")?;
+        last.contains("Sent:").then_some(())?;
+        let received = before.lines().find(|line| line.contains("Received:"))?;
+        let refused = errors
+            .lines()
+            .filter(|line| count(line).is_some_and(|count| count > 0));
+        Some(Self {
+            received: count(received)?,
+            refused: refused.map(|line| line.trim().to_owned()).collect(),
+        })
+    }
+}
+
 const OFF: Error = Error::State {
     node: "one of the two",
     reason: "its daemon does not run",
 };
+
+/// When to ask keepalived again.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -527,6 +534,20 @@ mod tests {
     use steerd_core::config::Config;
 
     use super::*;
+
+    #[test]
+    fn keepaliveds_counters_are_read() {
+        let text = "VRRP Instance: vr\n  Advertisements:\n    Received: 3\n    Sent: 5\n  \
+                    Became master: 1\n  Packet Errors:\n    Length: 0\n    TTL: 2\n  \
+                    Authentication Errors:\n    Failure: 0\n  Priority Zero:\n    \
+                    Received: 1\n    Sent: 0\n";
+        let counted = Counted {
+            received: 3,
+            refused: vec!["TTL: 2".to_owned()],
+        };
+        assert_eq!(Counted::parse(text), Some(counted));
+        assert_eq!(Counted::parse(&text[..text.len() - 9]), None);
+    }
 
     #[test]
     fn all_configurations_of_steerd_are_valid() {

@@ -1,6 +1,7 @@
 //! The transition table, row by row, and what the module's documentation promises.
 
 mod forged;
+mod wire;
 
 use super::*;
 use crate::config::{Announce, Name, Wire};
