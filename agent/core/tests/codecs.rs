@@ -1,5 +1,6 @@
 //! The fuzz targets of `tests/fuzz` on any compiler: each seed as it is, cut at every length, with
 //! every byte changed, and after thousands of random changes, which are the same in every run.
+#![allow(clippy::unwrap_used)] // tests may panic
 
 #[path = "../../../tests/fuzz/src/lib.rs"]
 #[allow(unreachable_pub, reason = "it is the library of another package")]

@@ -17,8 +17,11 @@ use steerd_core::{
 };
 
 /// Every target by its name, which its directory in `seeds/` has too.
-pub const TARGETS: [(&str, fn(&[u8])); 4] =
+pub const TARGETS: [(&str, Target); 4] =
     [("v2", v2), ("v3", v3), ("ah", self::ah), ("claim", claim)];
+
+/// Panics where something does not hold of the bytes.
+pub type Target = fn(&[u8]);
 
 const SOURCE_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 const SOURCE_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
@@ -68,7 +71,7 @@ pub fn ah(packet: &[u8]) {
         let mut sequences = Sequences::default();
         assert!(sequences.accept(SOURCE_V4, opened.sequence).is_ok());
         assert!(sequences.accept(SOURCE_V4, opened.sequence).is_err());
-        assert!(sequences.next() >= opened.sequence);
+        assert!(sequences.next_number() >= opened.sequence);
         v2(opened.message);
     }
     // Any bytes at all can be sealed, and come out again.

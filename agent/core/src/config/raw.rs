@@ -4,7 +4,7 @@
 //! bounds, but whose defaults are not filled in and whose parts have not been compared with each
 //! other: that is [`super::validate`]'s part. There is one function for each table of
 //! [`super::schema`]; those of services are in [`service`], those of modes in [`mode`],
-//! those of the wire format in [`wire`](self::wire).
+//! those of the wire format in [`wire`].
 
 mod mode;
 mod service;

@@ -112,7 +112,7 @@ struct SharedSequences(Arc<Mutex<Sequences>>);
 
 impl SharedSequences {
     /// Numbers above all that this node sent before it was started.
-    fn new() -> Self {
+    fn above_earlier_ones() -> Self {
         let seconds = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
@@ -166,7 +166,7 @@ impl Peers {
         self.sequences = with_header
             .map(|router| {
                 let numbers = known.remove(&router.name);
-                let numbers = numbers.unwrap_or_else(SharedSequences::new);
+                let numbers = numbers.unwrap_or_else(SharedSequences::above_earlier_ones);
                 (router.name.clone(), numbers)
             })
             .collect();

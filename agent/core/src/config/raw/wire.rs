@@ -2,7 +2,7 @@
 
 use crate::config::{
     Checksum, Password, Version,
-    reader::{Given, TableReader},
+    reader::{At, Given, TableReader},
     scalar,
     schema::AUTHENTICATION,
 };
@@ -49,14 +49,15 @@ fn authentication(mut table: TableReader<'_>) -> Given<RawAuthentication> {
         // One that is no table has been recorded, and there is nothing to be said of its keys.
         return Given::Absent;
     }
-    let kinds: [(&str, fn(Password) -> RawAuthentication); 2] = [
+    type Kind = fn(Password) -> RawAuthentication;
+    let kinds: [(&str, Kind); 2] = [
         ("pass", RawAuthentication::Pass),
         ("ah", RawAuthentication::Ah),
     ];
     let kind = table.require("type", scalar::choice(&kinds));
     let password = table.require("password", scalar::wire::password);
     match (kind.value(), password.value()) {
-        (Some(kind), Some(password)) => Given::Value(crate::config::reader::At {
+        (Some(kind), Some(password)) => Given::Value(At {
             value: kind(password),
             span: table.span.clone(),
         }),

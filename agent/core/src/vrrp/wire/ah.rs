@@ -254,8 +254,9 @@ impl Sequences {
     }
 
     /// The number of the next packet to send. At the end of the numbers it stays there, and peers
-    /// take no more packets: a new password begins anew.
-    pub fn next(&mut self) -> u32 {
+    /// take no more packets, until all nodes are started anew (RFC 2402 section 3.3.2: a number must
+    /// not come back under the same key).
+    pub fn next_number(&mut self) -> u32 {
         self.highest = self.highest.saturating_add(1);
         self.highest
     }

@@ -210,11 +210,14 @@ fn no_sequence_number_is_taken_twice() {
     }
     // Another master counts for itself.
     assert_eq!(sequences.accept(b, 3), Ok(()));
-    assert_eq!(sequences.next(), 101);
+    assert_eq!(sequences.next_number(), 101);
     assert_eq!(sequences.accept(a, 500), Ok(()));
-    assert_eq!((sequences.next(), sequences.next()), (501, 502));
+    assert_eq!(
+        (sequences.next_number(), sequences.next_number()),
+        (501, 502)
+    );
     assert_eq!(sequences.accept(b, u32::MAX), Ok(()));
-    assert_eq!(sequences.next(), u32::MAX);
+    assert_eq!(sequences.next_number(), u32::MAX);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Which packets are adverts for our virtual routers.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use steerd_core::{
     config::{Authentication, Name, Version, VirtualRouter, Wire},
@@ -26,7 +26,7 @@ pub(super) struct Route {
     /// Its unicast peers; empty: multicast.
     pub(super) peers: Vec<IpAddr>,
     wire: Wire,
-    interval: std::time::Duration,
+    interval: Duration,
 }
 
 impl Route {

@@ -110,7 +110,7 @@ impl Sender {
                     tos: socket::TRAFFIC_CLASS,
                     ttl,
                 };
-                let sequence = self.sequences.lock().next();
+                let sequence = self.sequences.lock().next_number();
                 let packet = ah::seal(password, header, sequence, &message);
                 socket.send(&packet, source.into(), destination.into(), ttl)
             }

@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use steerd_core::{
     config::{Announce, Password},
     vrrp::wire::ah::{Header, Sequences},
