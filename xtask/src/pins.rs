@@ -35,11 +35,12 @@ pub(crate) const BPF_TARGET: &str = "bpfel-unknown-none";
 
 /// What the lab and the kernel tests run, as (Debian package, program it provides).
 pub(crate) const TEST_PROGRAMS: &[(&str, &str)] = &[
-    ("iproute2", "ip"),     // namespaces, veth pairs, routes
-    ("ethtool", "ethtool"), // offloads off: veth leaves checksums partial otherwise
-    ("procps", "sysctl"),   // forwarding and ARP settings inside the namespaces
-    ("iperf3", "iperf3"),   // TCP in bulk, in every mode
-    ("wrk", "wrk"),         // HTTP requests
-    ("haproxy", "haproxy"), // their server, and a balancer to compare with
-    ("nftables", "nft"),    // another one
+    ("iproute2", "ip"),           // namespaces, veth pairs, routes
+    ("ethtool", "ethtool"),       // offloads off: veth leaves checksums partial otherwise
+    ("procps", "sysctl"),         // forwarding and ARP settings inside the namespaces
+    ("iperf3", "iperf3"),         // TCP in bulk, in every mode
+    ("wrk", "wrk"),               // HTTP requests
+    ("haproxy", "haproxy"),       // their server, and a balancer to compare with
+    ("nftables", "nft"),          // another one
+    ("keepalived", "keepalived"), // a node of another kind in one virtual router
 ];

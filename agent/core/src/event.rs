@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use crate::{
     config::{Backend, Config, Name, Service},
-    vrrp::wire::Advert,
+    vrrp::wire::{Advert, Mismatch},
 };
 
 /// A backend, by the names of its service and itself.
@@ -56,6 +56,16 @@ pub enum Event {
         interface: Name,
         /// Whether it can carry packets.
         up: bool,
+    },
+    /// An advert for a virtual router that was refused because its sender speaks otherwise; at a
+    /// bounded rate.
+    Refused {
+        /// The virtual router.
+        router: Name,
+        /// Who sent it.
+        source: IpAddr,
+        /// What differs.
+        mismatch: Mismatch,
     },
     /// The addresses of this host, all of them, virtual ones included.
     LocalAddresses(BTreeSet<IpAddr>),

@@ -291,7 +291,8 @@ fn router(old: &VirtualRouter, new: &VirtualRouter) -> Step {
         .listed("addresses", &old.addresses, &new.addresses)
         .listed("peers", &old.peers, &new.peers)
         .optional("source", &old.source, &new.source)
-        .shown("announce", &announce(old), &announce(new));
+        .shown("announce", &announce(old), &announce(new))
+        .wire(&old.wire, &new.wire);
     let router = new.name.clone();
     let identity =
         |router: &VirtualRouter| (router.interface.clone(), router.vrid, router.is_ipv6());

@@ -6,8 +6,8 @@ mod support;
 
 use steerd_core::{
     config::{
-        Affinity, Config, Encapsulation, HttpProbe, LogFormat, Mode, ProbeKind, Protocol,
-        Scheduler, SynRate, XdpMode,
+        Affinity, Authentication, Config, Encapsulation, HttpProbe, LogFormat, Mode, Password,
+        ProbeKind, Protocol, Scheduler, SynRate, Version, Wire, XdpMode,
     },
     plan::{Plan, Step},
 };
@@ -206,6 +206,26 @@ fn each_field_of_a_policy_is_told() {
           deny_sources 5 added, 5 removed, quic false -> true"
         ]
     );
+}
+
+#[test]
+fn a_password_is_not_told() {
+    let wire = |password: &str| Wire {
+        version: Version::V2,
+        authentication: Authentication::Pass(Password::new(password).unwrap()),
+        ttl: 99,
+        ..Wire::default()
+    };
+    let lines = changes(|new| new.virtual_routers[0].wire = wire("s3cret12"));
+    assert_eq!(
+        lines,
+        ["virtual router main: version 3 -> 2, authentication none -> pass, ttl 255 -> 99"]
+    );
+    let (mut old, mut new) = (base(), base());
+    old.virtual_routers[0].wire = wire("s3cret12");
+    new.virtual_routers[0].wire = wire("other");
+    let lines = Plan::between(&old, &new).changes();
+    assert_eq!(lines, ["virtual router main: password changed"]);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! * [`continuity`]: things get other names and ports under load.
 //! * [`remote`]: a node whose services are all served by other hosts.
 //! * [`interfaces`]: interfaces come and go; how the program is attached.
+//! * [`keepalived`]: one virtual router with steerd and keepalived.
 //! * [`modes`]: what passes in every mode, and arrives whole.
 //! * [`own_addresses`]: what steerd puts on the host to translate packets with.
 //! * [`policy`]: where new flows go, and which are let in.
@@ -17,6 +18,7 @@ mod continuity;
 mod daemon;
 mod failover;
 mod interfaces;
+mod keepalived;
 mod maps;
 mod modes;
 mod own_addresses;

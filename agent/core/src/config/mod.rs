@@ -15,6 +15,7 @@ mod schema;
 #[cfg(test)]
 mod tests;
 mod validate;
+mod wire;
 mod words;
 
 use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -24,6 +25,7 @@ use ipnet::IpNet;
 pub use mode::{Encapsulation, Mode, Nat, NatTimeouts, PortRange, Tunnel};
 pub use policy::{Affinity, Policy, Scheduler, Sources, SynRate};
 use serde::{Deserialize, Serialize};
+pub use wire::{Authentication, Checksum, Password, Version, Wire};
 
 /// The name of a node, virtual router, service, backend, probe or interface.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -175,7 +177,7 @@ pub struct VirtualRouter {
     pub vrid: u8,
     /// 1 to 254 (255, the address owner, is not supported yet).
     pub priority: u8,
-    /// The time between adverts: a multiple of 10 ms, 10 ms to 40.95 s.
+    /// The time between adverts: a multiple of 10 ms, 10 ms to 40.95 s; of 1 s in VRRPv2.
     pub advert_interval: Duration,
     /// Whether a higher priority takes the addresses from a working master.
     pub preempt: bool,
@@ -187,6 +189,8 @@ pub struct VirtualRouter {
     pub source: Option<IpAddr>,
     /// How an acquired address is announced.
     pub announce: Announce,
+    /// How it speaks on the wire.
+    pub wire: Wire,
 }
 
 impl VirtualRouter {

@@ -3,10 +3,12 @@
 //! [`parse`] turns TOML into a [`RawConfig`], whose values are typed and each within its own
 //! bounds, but whose defaults are not filled in and whose parts have not been compared with each
 //! other: that is [`super::validate`]'s part. There is one function for each table of
-//! [`super::schema`]; those of services are in [`service`], those of modes in [`mode`].
+//! [`super::schema`]; those of services are in [`service`], those of modes in [`mode`],
+//! those of the wire format in [`wire`].
 
 mod mode;
 mod service;
+mod wire;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
@@ -14,6 +16,7 @@ use ipnet::IpNet;
 pub(super) use mode::{RawNat, RawTunnel};
 pub(super) use service::{AffinityWord, RawBackend, RawService};
 use toml::de::DeTable;
+pub(super) use wire::{RawAuthentication, RawWire};
 
 use super::{
     LogFormat, Name, XdpMode,
@@ -114,6 +117,7 @@ pub(super) struct RawVirtualRouter {
     pub(super) peers: List<IpAddr>,
     pub(super) source: Given<IpAddr>,
     pub(super) announce: RawAnnounce,
+    pub(super) wire: RawWire,
 }
 
 /// `announce` of a virtual router.
@@ -202,6 +206,7 @@ fn virtual_router(table: &mut TableReader<'_>) -> RawVirtualRouter {
         peers: table.list("peers", limits::PEERS, scalar::address),
         source: table.get("source", scalar::address),
         announce: announce(table.table("announce", &ANNOUNCE)),
+        wire: wire::wire(table),
     }
 }
 
@@ -328,6 +333,7 @@ mod tests {
         for table in SCHEMAS.iter().skip(1) {
             let header = match table.table {
                 table if table.starts_with("announce") => "[virtual_router.announce]",
+                table if table.starts_with("authentication") => "[virtual_router.authentication]",
                 "[probe.NAME]" => "[probe.x]",
                 table => table,
             };
@@ -346,7 +352,7 @@ mod tests {
             for key in schema
                 .keys
                 .iter()
-                .filter(|key| !["announce", "backend"].contains(*key))
+                .filter(|key| !["announce", "authentication", "backend"].contains(*key))
             {
                 let text = with_a_date(schema, key);
                 let (raw, mistakes) = parse(&text);

@@ -65,11 +65,20 @@ pub(super) const VIRTUAL_ROUTER: Schema = Schema {
         "peers",
         "source",
         "announce",
+        "version",
+        "authentication",
+        "checksum",
+        "ttl",
+        "min_ttl",
     ],
 };
 pub(super) const ANNOUNCE: Schema = Schema {
     table: "announce = { ... } of [[virtual_router]]",
     keys: &["count", "interval", "repeat_after"],
+};
+pub(super) const AUTHENTICATION: Schema = Schema {
+    table: "authentication = { ... } of [[virtual_router]]",
+    keys: &["type", "password"],
 };
 pub(super) const PROBE: Schema = Schema {
     table: "[probe.NAME]",
@@ -136,7 +145,7 @@ pub(super) const BACKEND: Schema = Schema {
 
 /// Every table of the file.
 #[cfg(test)]
-pub(super) const SCHEMAS: [&Schema; 12] = [
+pub(super) const SCHEMAS: [&Schema; 13] = [
     &FILE,
     &NODE,
     &CONTROL,
@@ -146,6 +155,7 @@ pub(super) const SCHEMAS: [&Schema; 12] = [
     &NAT,
     &VIRTUAL_ROUTER,
     &ANNOUNCE,
+    &AUTHENTICATION,
     &PROBE,
     &SERVICE,
     &BACKEND,

@@ -5,7 +5,7 @@
 //! is no valid value. A value that was reported as unusable is left out of later checks, so that
 //! one slip makes one mistake.
 //!
-//! * `router`: virtual routers and the addresses they hold.
+//! * `router`: virtual routers and the addresses they hold; `wire`: how they speak.
 //! * `probe`: probes.
 //! * `mode`: what tunnels and translation need.
 //! * `service`: services, with their `policy` and their backends (`backend`).
@@ -16,6 +16,7 @@ mod policy;
 mod probe;
 mod router;
 mod service;
+mod wire;
 
 use std::{collections::HashSet, path::PathBuf};
 

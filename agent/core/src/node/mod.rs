@@ -217,6 +217,16 @@ impl Node {
                     self.health.trust(key);
                 }
             }
+            Event::Refused {
+                router,
+                source,
+                mismatch,
+            } => {
+                if let Some(election) = self.routers.get_mut(&router) {
+                    election.refuse(source, mismatch, now);
+                    self.drain(&router);
+                }
+            }
             Event::Link { interface, up } => self.link(interface, up),
             Event::LocalAddresses(addresses) => {
                 if self.network.set_own(addresses, &self.config) {

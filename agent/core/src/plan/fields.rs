@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 
 use ipnet::IpNet;
 
-use crate::config::Policy;
+use crate::config::{Policy, Wire};
 
 /// The fields that differ, as `field old -> new`.
 #[derive(Default)]
@@ -82,6 +82,23 @@ impl Fields {
     pub(super) fn time(self, field: &str, old: Duration, new: Duration) -> Self {
         // Exact, so that two that differ never look the same.
         self.debug(field, &old, &new)
+    }
+
+    /// Never a password: only that it is another one.
+    pub(super) fn wire(self, old: &Wire, new: &Wire) -> Self {
+        let (was, is) = (&old.authentication, &new.authentication);
+        let mut fields = self.shown("version", &old.version, &new.version).shown(
+            "authentication",
+            &was.to_string(),
+            &is.to_string(),
+        );
+        if was != is && was.number() == is.number() {
+            fields.0.push("password changed".to_owned());
+        }
+        fields
+            .shown("checksum", &old.checksum, &new.checksum)
+            .shown("ttl", &old.ttl, &new.ttl)
+            .shown("min_ttl", &old.min_ttl, &new.min_ttl)
     }
 
     pub(super) fn policy(self, old: &Policy, new: &Policy) -> Self {

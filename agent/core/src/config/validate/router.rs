@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{family, unique_names};
+use super::{family, unique_names, wire};
 use crate::config::{
     Announce, Name, VirtualRouter,
     error::{Mistake, quote},
@@ -166,6 +166,7 @@ fn virtual_router(
         peers: raw.peers.items.iter().map(|peer| peer.value).collect(),
         source: raw.source.optional()?,
         announce: announce(&raw.announce)?,
+        wire: wire::wire(raw, ipv6, mistakes)?,
     })
 }
 

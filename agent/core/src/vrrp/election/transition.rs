@@ -8,10 +8,11 @@ use super::{
 };
 use crate::{
     api::human_duration,
+    config::Version,
     time::Instant,
     vrrp::{
         peers::{self, Mistake, Observed},
-        wire::Advert,
+        wire::{Advert, Mismatch},
     },
 };
 
@@ -68,6 +69,15 @@ impl Election {
             _ => {}
         }
         true
+    }
+
+    /// Takes note of an advert that was refused because it is sent in another way.
+    pub(crate) fn refuse(&mut self, source: IpAddr, mismatch: Mismatch, now: Instant) {
+        if self.admits(source) {
+            self.peers.refuse(source, mismatch);
+            let diagnoses = self.peers.diagnoses(&self.config);
+            self.effects.extend(self.telling.diagnoses(diagnoses, now));
+        }
     }
 
     /// RFC 9568 6.4.2, (420).
@@ -436,9 +446,13 @@ impl Election {
         }
     }
 
-    /// Skew_Time of RFC 9568 6.1.
+    /// Skew_Time of RFC 9568 6.1, a part of the interval; of RFC 3768 6.1, a part of a second.
     pub(super) fn skew(&self) -> Duration {
-        self.master_interval * (256 - u32::from(self.config.priority)) / 256
+        let whole = match self.config.wire.version {
+            Version::V2 => Duration::from_secs(1),
+            Version::V3 => self.master_interval,
+        };
+        whole * (256 - u32::from(self.config.priority)) / 256
     }
 
     /// Active_Down_Interval of RFC 9568 6.1.
