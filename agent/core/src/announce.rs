@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`gratuitous_arp`] | "this IPv4 address is at my MAC" | RFC 5227 section 3, RFC 9568 section 8.1.2 |
 //! | [`arp_probe`] | "does anybody have this IPv4 address?" | RFC 5227 section 2.1.1 |
+//! | [`question`] | "who has this address?" | RFC 826, RFC 4861 section 7.2.2 |
 //! | [`unsolicited_advertisement`] | "this IPv6 address is at my MAC" | RFC 4861 section 7.2.6 |
 //! | [`duplicate_solicitation`] | "does anybody have this IPv6 address?" | RFC 4862 section 5.4.2 |
 //!
@@ -95,6 +96,27 @@ pub fn duplicate_solicitation(mac: Mac, address: Ipv6Addr) -> [u8; NS_FRAME] {
     frame
 }
 
+/// The frame by which the host at `mac` asks from its own `source` who has `target`; none where the two
+/// are not of one family. What answers comes to this host alone.
+#[must_use]
+pub fn question(mac: Mac, source: IpAddr, target: IpAddr) -> Option<Vec<u8>> {
+    match (source, target) {
+        (IpAddr::V4(source), IpAddr::V4(target)) => Some(arp_request(mac, source, target).to_vec()),
+        (IpAddr::V6(source), IpAddr::V6(target)) => {
+            let mut frame = [0; NA_FRAME];
+            let message = &mut frame[IPV6_HEADERS..];
+            message[0] = NEIGHBOUR_SOLICITATION;
+            message[8..24].copy_from_slice(&target.octets());
+            message[24] = OPTION_SOURCE_LINK_LAYER;
+            message[25] = 1; // in units of eight bytes
+            message[26..32].copy_from_slice(&mac);
+            finish_icmpv6(&mut frame, mac, source, solicited_node(target));
+            Some(frame.to_vec())
+        }
+        _ => None,
+    }
+}
+
 /// The claim that a frame makes, if it makes one.
 ///
 /// ARP: the sender of a request or reply says that it has its own address; zero is nobody's, so
@@ -119,7 +141,7 @@ pub const ARP_FRAME: usize = ETHERNET + 28;
 const IPV6_HEADERS: usize = ETHERNET + 40;
 /// Ethernet, IPv6, a solicitation without options.
 pub const NS_FRAME: usize = IPV6_HEADERS + 24;
-/// Ethernet, IPv6, an advertisement with one option.
+/// Ethernet, IPv6, an advertisement or solicitation with one option.
 pub const NA_FRAME: usize = IPV6_HEADERS + 32;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
@@ -131,6 +153,7 @@ const ARP_REPLY: u16 = 2;
 const ICMPV6: u8 = 58;
 const NEIGHBOUR_SOLICITATION: u8 = 135;
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+const OPTION_SOURCE_LINK_LAYER: u8 = 1;
 const OPTION_TARGET_LINK_LAYER: u8 = 2;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 

@@ -14,6 +14,7 @@ mod scalar;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod track;
 mod validate;
 mod words;
 
@@ -24,6 +25,7 @@ use ipnet::IpNet;
 pub use mode::{Encapsulation, Mode, Nat, NatTimeouts, PortRange, Tunnel};
 pub use policy::{Affinity, Policy, Scheduler, Sources, SynRate};
 use serde::{Deserialize, Serialize};
+pub use track::{FileCheck, Pace, Script, Track, TrackKind};
 
 /// The name of a node, virtual router, service, backend, probe or interface.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -69,6 +71,8 @@ pub struct Config {
     pub virtual_routers: Vec<VirtualRouter>,
     /// The services, in the order of the file.
     pub services: Vec<Service>,
+    /// What virtual routers track, in the order of the file.
+    pub tracks: Vec<Track>,
 }
 
 impl Config {
@@ -187,6 +191,8 @@ pub struct VirtualRouter {
     pub source: Option<IpAddr>,
     /// How an acquired address is announced.
     pub announce: Announce,
+    /// What changes its priority or is a fault of it: tracks of the configuration, none twice.
+    pub track: Vec<Name>,
 }
 
 impl VirtualRouter {

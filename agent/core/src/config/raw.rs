@@ -7,6 +7,7 @@
 
 mod mode;
 mod service;
+mod track;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
@@ -14,6 +15,7 @@ use ipnet::IpNet;
 pub(super) use mode::{RawNat, RawTunnel};
 pub(super) use service::{AffinityWord, RawBackend, RawService};
 use toml::de::DeTable;
+pub(super) use track::{RawTrack, TrackWord};
 
 use super::{
     LogFormat, Name, XdpMode,
@@ -22,7 +24,8 @@ use super::{
     reader::{At, Given, List, TableReader},
     scalar,
     schema::{
-        ANNOUNCE, CONTROL, DATAPLANE, FILE, LOG, NAT, NODE, PROBE, SERVICE, TUNNEL, VIRTUAL_ROUTER,
+        ANNOUNCE, CONTROL, DATAPLANE, FILE, LOG, NAT, NODE, PROBE, SERVICE, TRACK, TUNNEL,
+        VIRTUAL_ROUTER,
     },
 };
 
@@ -53,6 +56,7 @@ pub(super) fn parse(text: &str) -> (Option<RawConfig>, Vec<Mistake>) {
         ),
         probes: file.named_tables("probe", &PROBE, probe),
         services: file.tables("service", &SERVICE, limits::SERVICES, service::service),
+        tracks: file.named_tables("track", &TRACK, track::track),
     };
     (Some(raw), mistakes)
 }
@@ -69,6 +73,7 @@ pub(super) struct RawConfig {
     pub(super) virtual_routers: List<RawVirtualRouter>,
     pub(super) probes: List<RawProbe>,
     pub(super) services: List<RawService>,
+    pub(super) tracks: List<RawTrack>,
 }
 
 /// `[node]`.
@@ -114,6 +119,7 @@ pub(super) struct RawVirtualRouter {
     pub(super) peers: List<IpAddr>,
     pub(super) source: Given<IpAddr>,
     pub(super) announce: RawAnnounce,
+    pub(super) track: List<Name>,
 }
 
 /// `announce` of a virtual router.
@@ -202,6 +208,7 @@ fn virtual_router(table: &mut TableReader<'_>) -> RawVirtualRouter {
         peers: table.list("peers", limits::PEERS, scalar::address),
         source: table.get("source", scalar::address),
         announce: announce(table.table("announce", &ANNOUNCE)),
+        track: table.list("track", limits::TRACKS, scalar::name),
     }
 }
 
@@ -329,6 +336,7 @@ mod tests {
             let header = match table.table {
                 table if table.starts_with("announce") => "[virtual_router.announce]",
                 "[probe.NAME]" => "[probe.x]",
+                "[track.NAME]" => "[track.x]",
                 table => table,
             };
             text.push_str(&format!("{header}\n"));

@@ -5,6 +5,7 @@
 
 pub(super) mod http;
 pub(super) mod net;
+pub(super) mod track;
 
 use std::{net::IpAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 

@@ -18,6 +18,7 @@ pub(super) const FILE: Schema = Schema {
         "virtual_router",
         "probe",
         "service",
+        "track",
     ],
 };
 pub(super) const NODE: Schema = Schema {
@@ -65,6 +66,7 @@ pub(super) const VIRTUAL_ROUTER: Schema = Schema {
         "peers",
         "source",
         "announce",
+        "track",
     ],
 };
 pub(super) const ANNOUNCE: Schema = Schema {
@@ -134,9 +136,32 @@ pub(super) const BACKEND: Schema = Schema {
     ],
 };
 
+pub(super) const TRACK: Schema = Schema {
+    table: "[track.NAME]",
+    keys: &[
+        "kind",
+        "weight",
+        "interval",
+        "timeout",
+        "rise",
+        "fall",
+        "debounce_up",
+        "debounce_down",
+        "interface",
+        "service",
+        "at_least",
+        "argv",
+        "user",
+        "path",
+        "expect",
+        "process",
+        "address",
+    ],
+};
+
 /// Every table of the file.
 #[cfg(test)]
-pub(super) const SCHEMAS: [&Schema; 12] = [
+pub(super) const SCHEMAS: [&Schema; 13] = [
     &FILE,
     &NODE,
     &CONTROL,
@@ -149,4 +174,5 @@ pub(super) const SCHEMAS: [&Schema; 12] = [
     &PROBE,
     &SERVICE,
     &BACKEND,
+    &TRACK,
 ];

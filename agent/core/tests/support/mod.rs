@@ -89,6 +89,7 @@ pub(crate) fn config(routers: Vec<VirtualRouter>, services: Vec<Service>) -> Con
         nat: Nat::default(),
         virtual_routers: routers,
         services,
+        tracks: Vec::new(),
     }
 }
 
@@ -108,6 +109,7 @@ pub(crate) fn router(priority: u8) -> VirtualRouter {
             interval: ms(50),
             repeat_after: ms(1000),
         },
+        track: Vec::new(),
     }
 }
 

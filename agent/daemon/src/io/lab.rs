@@ -238,7 +238,9 @@ pub(crate) fn config(device: &str, addresses: &[&str], peers: &[&str]) -> Config
                 interval: Duration::from_millis(1),
                 repeat_after: Duration::ZERO,
             },
+            track: Vec::new(),
         }],
         services: Vec::new(),
+        tracks: Vec::new(),
     }
 }

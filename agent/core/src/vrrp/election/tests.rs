@@ -36,6 +36,7 @@ fn config() -> VirtualRouter {
             interval: Duration::from_millis(100),
             repeat_after: Duration::from_secs(5),
         },
+        track: Vec::new(),
     }
 }
 
