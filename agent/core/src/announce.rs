@@ -294,6 +294,28 @@ mod tests {
     }
 
     #[test]
+    fn questions_are_asked_in_an_own_name() {
+        let own4 = Ipv4Addr::new(10, 77, 0, 1);
+        let frame = question(MAC, own4.into(), VIP4.into()).unwrap();
+        assert_eq!(frame, arp_request(MAC, own4, VIP4));
+        assert_eq!(frame[28..32], own4.octets());
+        assert_eq!(frame[38..42], VIP4.octets());
+        let own6: Ipv6Addr = "fe80::1".parse().unwrap();
+        let frame = question(MAC, own6.into(), VIP6.into()).unwrap();
+        assert_eq!(frame[..6], [0x33, 0x33, 0xff, 0x12, 0x34, 0x56]);
+        assert_eq!(frame[22..38], own6.octets());
+        assert_eq!(frame[38..54], solicited_node(VIP6).octets());
+        let message = &frame[IPV6_HEADERS..];
+        assert_eq!(icmpv6_checksum(own6, solicited_node(VIP6), message), 0);
+        assert_eq!((message[0], message[1]), (NEIGHBOUR_SOLICITATION, 0));
+        assert_eq!(message[8..24], VIP6.octets());
+        assert_eq!(message[24..], [[1, 1].as_slice(), &MAC].concat());
+        assert_eq!(parse_claim(&frame), None, "to ask is not to claim");
+        assert_eq!(question(MAC, own4.into(), VIP6.into()), None);
+        assert_eq!(question(MAC, own6.into(), VIP4.into()), None);
+    }
+
+    #[test]
     fn arp_probe_has_no_sender_address() {
         let mut golden = gratuitous_arp(MAC, VIP4);
         golden[28..32].fill(0);

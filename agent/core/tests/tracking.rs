@@ -234,6 +234,36 @@ fn a_weight_is_advertised_at_once_and_moves_the_addresses() {
     assert_eq!(status.virtual_routers, [name("main")]);
 }
 
+/// The master that was followed until then is not silent because it is followed no more.
+#[test]
+fn a_node_that_gains_priority_takes_over_from_a_master_that_is_well() {
+    let mut bench = Bench::new(with(vec![track("a", uplink(), Some(-20))]));
+    bench.says("a", false);
+    let mut all = Vec::new();
+    for wait in 1..20 {
+        all.extend(bench.hear(host(1), 90));
+        all.extend(bench.run(at(wait * 100)));
+    }
+    assert_eq!(bench.router().role, Role::Backup);
+    all.extend(bench.says("a", true));
+    for wait in 20..30 {
+        if bench.router().role == Role::Master {
+            break;
+        }
+        all.extend(bench.hear(host(1), 90));
+        all.extend(bench.run(at(wait * 100)));
+    }
+    let router = bench.router();
+    let why = (router.role, router.cause.as_str());
+    assert_eq!(
+        why,
+        (Role::Master, "preempts 192.168.1.27 with priority 100")
+    );
+    let silent =
+        |action: &Action| matches!(action, Action::Notice(Notice::Peer { alive: false, .. }));
+    assert!(!all.iter().any(silent), "{all:?}");
+}
+
 #[test]
 fn a_service_is_tracked_by_its_usable_backends() {
     let two = service(vec![backend("b0", host(0), 0), backend("b1", host(1), 0)]);
