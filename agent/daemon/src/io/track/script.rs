@@ -7,7 +7,7 @@
 
 use std::{
     collections::BTreeMap,
-    io,
+    fs, io,
     os::unix::process::{CommandExt, ExitStatusExt},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -26,6 +26,7 @@ use tokio::{
     io::AsyncReadExt,
     net::unix::pipe,
     sync::{Mutex as Slot, OwnedMutexGuard},
+    task::spawn_blocking,
     time::{Instant, sleep, timeout_at},
 };
 
@@ -108,6 +109,22 @@ fn kill(group: Pid) {
     let _ = killpg(group, Signal::SIGKILL);
 }
 
+/// Whether a process of the group is more than a zombie.
+fn lives(group: Pid) -> bool {
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let stats = all.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
+    stats.into_iter().any(|stat| {
+        // proc(5): number, name in parentheses, state, parent, group.
+        let mut fields = stat
+            .rsplit(") ")
+            .next()
+            .unwrap_or_default()
+            .split_whitespace();
+        let (state, its_group) = (fields.next(), fields.nth(1));
+        !matches!(state, Some("Z" | "X")) && its_group == Some(group.to_string().as_str())
+    })
+}
+
 async fn run(
     script: Script,
     timeout: Duration,
@@ -126,8 +143,6 @@ async fn run(
             running.groups.kill(&track);
             if in_time {
                 let outcome = running.outcome(timeout);
-                // The next run may begin when this one has been heard of.
-                drop(running);
                 reporter.report(outcome).await;
             } else {
                 let line = running.tail.line();
@@ -138,6 +153,8 @@ async fn run(
                 // What it would say now is too late.
                 drop(running.outcome(timeout));
             }
+            // Only then is it the next one's turn.
+            running.whole_end().await;
         }
         Err(error) => {
             let why = format!("cannot start a process: {error}");
@@ -241,6 +258,22 @@ impl Running {
             }
         }
         true
+    }
+
+    /// Waits for the others of its group to be gone, too: they were killed, but that takes its time,
+    /// and they are not this process's children. Their group's number is nobody else's until then.
+    async fn whole_end(&self) {
+        const LOOK_CLOSER: Duration = Duration::from_millis(100);
+        let group = Pid::from_raw(self.child.id().cast_signed());
+        let mut pause = Duration::from_millis(1);
+        while killpg(group, None).is_ok() {
+            sleep(pause).await;
+            pause = (pause * 2).min(LOOK_CLOSER);
+            // Who is dead may stay a zombie, where their new parent does not wait for them.
+            if pause == LOOK_CLOSER && !spawn_blocking(move || lives(group)).await.unwrap_or(true) {
+                break;
+            }
+        }
     }
 
     /// Waits for the process, which has ended, and says how.
