@@ -1,6 +1,8 @@
 //! What a node tracks moves the addresses, and back: real scripts, files, processes, interfaces and
 //! gateways.
 
+#![allow(clippy::expect_used)] // tests may panic
+
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
