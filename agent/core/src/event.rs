@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
+pub use crate::track::{Sight, TrackFailure};
 use crate::{
     config::{Backend, Config, Name, Service},
     vrrp::wire::{Advert, Mismatch},
@@ -92,6 +93,15 @@ pub enum Event {
         address: IpAddr,
         /// Who answers.
         mac: [u8; 6],
+    },
+    /// A track was looked at by order of [`crate::action::Action::RunTrack`].
+    Track {
+        /// Which.
+        track: Name,
+        /// The order's ticket.
+        ticket: u64,
+        /// What was seen.
+        outcome: Result<Sight, TrackFailure>,
     },
     /// An operator's or the system's order.
     Command(Command),

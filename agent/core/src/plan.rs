@@ -100,6 +100,17 @@ pub enum Step {
         /// What changed.
         fields: Vec<String>,
     },
+    /// A track is new.
+    TrackAdded(Name),
+    /// A track is gone.
+    TrackRemoved(Name),
+    /// A track is another one, or means something else.
+    TrackChanged {
+        /// Its name.
+        track: Name,
+        /// What changed.
+        fields: Vec<String>,
+    },
 }
 
 impl Plan {
@@ -111,6 +122,7 @@ impl Plan {
         modes(old, new, &mut steps);
         routers(old, new, &mut steps);
         services(old, new, &mut steps);
+        tracks(old, new, &mut steps);
         Self { steps }
     }
 
@@ -182,6 +194,11 @@ impl fmt::Display for Step {
                     "service {service}: backend {backend}: {}",
                     fields.join(", ")
                 )
+            }
+            Self::TrackAdded(track) => write!(f, "track {track} added"),
+            Self::TrackRemoved(track) => write!(f, "track {track} removed"),
+            Self::TrackChanged { track, fields } => {
+                write!(f, "track {track}: {}", fields.join(", "))
             }
         }
     }
@@ -292,7 +309,8 @@ fn router(old: &VirtualRouter, new: &VirtualRouter) -> Step {
         .listed("peers", &old.peers, &new.peers)
         .optional("source", &old.source, &new.source)
         .shown("announce", &announce(old), &announce(new))
-        .wire(&old.wire, &new.wire);
+        .wire(&old.wire, &new.wire)
+        .listed("track", &old.track, &new.track);
     let router = new.name.clone();
     let identity =
         |router: &VirtualRouter| (router.interface.clone(), router.vrid, router.is_ipv6());
@@ -425,6 +443,31 @@ fn backend(key: BackendKey, old: &Backend, new: &Backend) -> Step {
         backend: key,
         moved,
         fields,
+    }
+}
+
+fn tracks(old: &Config, new: &Config, steps: &mut Vec<Step>) {
+    for delta in deltas(&old.tracks, &new.tracks, |track| track.name.clone()) {
+        steps.push(match delta {
+            Delta::Removed(track) => Step::TrackRemoved(track.name.clone()),
+            Delta::Added(track) => Step::TrackAdded(track.name.clone()),
+            Delta::Changed(old, new) => {
+                let (was, is) = (&old.pace, &new.pace);
+                let Fields(fields) = Fields::default()
+                    .track_kind(&old.kind, &new.kind)
+                    .optional("weight", &old.weight, &new.weight)
+                    .time("interval", was.interval, is.interval)
+                    .time("timeout", was.timeout, is.timeout)
+                    .shown("rise", &was.rise, &is.rise)
+                    .shown("fall", &was.fall, &is.fall)
+                    .time("debounce_up", was.debounce_up, is.debounce_up)
+                    .time("debounce_down", was.debounce_down, is.debounce_down);
+                Step::TrackChanged {
+                    track: new.name.clone(),
+                    fields,
+                }
+            }
+        });
     }
 }
 

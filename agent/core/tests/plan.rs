@@ -6,8 +6,9 @@ mod support;
 
 use steerd_core::{
     config::{
-        Affinity, Authentication, Config, Encapsulation, HttpProbe, LogFormat, Mode, Password,
-        ProbeKind, Protocol, Scheduler, SynRate, Version, Wire, XdpMode,
+        Affinity, Authentication, Config, Encapsulation, FileCheck, HttpProbe, LogFormat, Mode,
+        Pace, Password, ProbeKind, Protocol, Scheduler, SynRate, Track, TrackKind, Version, Wire,
+        XdpMode,
     },
     plan::{Plan, Step},
 };
@@ -62,6 +63,7 @@ fn each_field_of_a_router_is_told() {
         router.peers = vec![host(1)];
         router.source = Some(host(0));
         router.announce.count = 5;
+        router.track = vec![name("gateway")];
     });
     assert_eq!(
         lines,
@@ -69,7 +71,64 @@ fn each_field_of_a_router_is_told() {
             "virtual router main: priority 100 -> 110, advert_interval 100ms -> 1s, \
           preempt true -> false, addresses [192.168.1.25/24] -> [192.168.1.25/24, \
           192.168.1.24/24], peers [] -> [192.168.1.27], source none -> 192.168.1.26, \
-          announce 2 every 50ms, again after 1s -> 5 every 50ms, again after 1s"
+          announce 2 every 50ms, again after 1s -> 5 every 50ms, again after 1s, track [] -> [gateway]"
+        ]
+    );
+}
+
+#[test]
+fn tracks_are_told_one_by_one() {
+    let track = |text: &str, kind| Track {
+        name: name(text),
+        kind,
+        weight: None,
+        pace: Pace::default(),
+    };
+    let gateway = |last| TrackKind::Gateway {
+        address: ip(&format!("192.168.1.{last}")),
+        interface: None,
+    };
+    let file = |path: &str, check| TrackKind::File {
+        path: path.into(),
+        check,
+    };
+    let plan = |old: &[Track], new: &[Track]| {
+        let with = |tracks: &[Track]| Config {
+            tracks: tracks.to_vec(),
+            ..base()
+        };
+        Plan::between(&with(old), &with(new)).changes()
+    };
+    let mut other = track("a", gateway(254));
+    other.weight = Some(-20);
+    other.pace.fall = 5;
+    other.pace.interval = ms(500);
+    assert_eq!(
+        plan(
+            &[track("a", gateway(1)), track("b", gateway(2))],
+            &[other, track("c", gateway(3))]
+        ),
+        [
+            "track b removed",
+            "track a: address 192.168.1.1 -> 192.168.1.254, weight none -> -20, interval 1s -> 500ms, \
+             fall 3 -> 5",
+            "track c added",
+        ]
+    );
+    assert_eq!(
+        plan(
+            &[
+                track("a", gateway(1)),
+                track("b", file("/x", FileCheck::Exists))
+            ],
+            &[
+                track("a", file("/x", FileCheck::Exists)),
+                track("b", file("/y", FileCheck::Number)),
+            ]
+        ),
+        [
+            "track a: kind gateway -> file",
+            r#"track b: path "/x" -> "/y", expect exists -> number"#,
         ]
     );
 }

@@ -10,6 +10,7 @@
 //! * [`modes`]: what passes in every mode, and arrives whole.
 //! * [`own_addresses`]: what steerd puts on the host to translate packets with.
 //! * [`policy`]: where new flows go, and which are let in.
+//! * [`track`]: what a node watches beside its servers moves the addresses.
 //! * [`refusal`]: what it cannot work with, it refuses, and says what to do.
 //!
 //! [`maps`]: what must be true of the maps after all of it.
@@ -26,6 +27,7 @@ mod policy;
 mod refusal;
 mod reload;
 mod remote;
+mod track;
 
 use std::sync::Arc;
 

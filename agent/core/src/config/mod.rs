@@ -14,6 +14,7 @@ mod scalar;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod track;
 mod validate;
 mod wire;
 mod words;
@@ -25,6 +26,7 @@ use ipnet::IpNet;
 pub use mode::{Encapsulation, Mode, Nat, NatTimeouts, PortRange, Tunnel};
 pub use policy::{Affinity, Policy, Scheduler, Sources, SynRate};
 use serde::{Deserialize, Serialize};
+pub use track::{FileCheck, Pace, Script, Track, TrackKind};
 pub use wire::{Authentication, Checksum, Password, Version, Wire};
 
 /// The name of a node, virtual router, service, backend, probe or interface.
@@ -71,6 +73,8 @@ pub struct Config {
     pub virtual_routers: Vec<VirtualRouter>,
     /// The services, in the order of the file.
     pub services: Vec<Service>,
+    /// What virtual routers track, in the order of the file.
+    pub tracks: Vec<Track>,
 }
 
 impl Config {
@@ -191,6 +195,8 @@ pub struct VirtualRouter {
     pub announce: Announce,
     /// How it speaks on the wire.
     pub wire: Wire,
+    /// What changes its priority or is a fault of it: tracks of the configuration, none twice.
+    pub track: Vec<Name>,
 }
 
 impl VirtualRouter {

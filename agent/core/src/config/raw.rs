@@ -8,6 +8,7 @@
 
 mod mode;
 mod service;
+mod track;
 mod wire;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
@@ -16,6 +17,7 @@ use ipnet::IpNet;
 pub(super) use mode::{RawNat, RawTunnel};
 pub(super) use service::{AffinityWord, RawBackend, RawService};
 use toml::de::DeTable;
+pub(super) use track::{RawTrack, TrackWord};
 pub(super) use wire::{RawAuthentication, RawWire};
 
 use super::{
@@ -25,7 +27,8 @@ use super::{
     reader::{At, Given, List, TableReader},
     scalar,
     schema::{
-        ANNOUNCE, CONTROL, DATAPLANE, FILE, LOG, NAT, NODE, PROBE, SERVICE, TUNNEL, VIRTUAL_ROUTER,
+        ANNOUNCE, CONTROL, DATAPLANE, FILE, LOG, NAT, NODE, PROBE, SERVICE, TRACK, TUNNEL,
+        VIRTUAL_ROUTER,
     },
 };
 
@@ -56,6 +59,7 @@ pub(super) fn parse(text: &str) -> (Option<RawConfig>, Vec<Mistake>) {
         ),
         probes: file.named_tables("probe", &PROBE, probe),
         services: file.tables("service", &SERVICE, limits::SERVICES, service::service),
+        tracks: file.named_tables("track", &TRACK, track::track),
     };
     (Some(raw), mistakes)
 }
@@ -72,6 +76,7 @@ pub(super) struct RawConfig {
     pub(super) virtual_routers: List<RawVirtualRouter>,
     pub(super) probes: List<RawProbe>,
     pub(super) services: List<RawService>,
+    pub(super) tracks: List<RawTrack>,
 }
 
 /// `[node]`.
@@ -118,6 +123,7 @@ pub(super) struct RawVirtualRouter {
     pub(super) source: Given<IpAddr>,
     pub(super) announce: RawAnnounce,
     pub(super) wire: RawWire,
+    pub(super) track: List<Name>,
 }
 
 /// `announce` of a virtual router.
@@ -207,6 +213,7 @@ fn virtual_router(table: &mut TableReader<'_>) -> RawVirtualRouter {
         source: table.get("source", scalar::address),
         announce: announce(table.table("announce", &ANNOUNCE)),
         wire: wire::wire(table),
+        track: table.list("track", limits::TRACKS, scalar::name),
     }
 }
 
@@ -335,6 +342,7 @@ mod tests {
                 table if table.starts_with("announce") => "[virtual_router.announce]",
                 table if table.starts_with("authentication") => "[virtual_router.authentication]",
                 "[probe.NAME]" => "[probe.x]",
+                "[track.NAME]" => "[track.x]",
                 table => table,
             };
             text.push_str(&format!("{header}\n"));

@@ -18,6 +18,7 @@ pub(super) const FILE: Schema = Schema {
         "virtual_router",
         "probe",
         "service",
+        "track",
     ],
 };
 pub(super) const NODE: Schema = Schema {
@@ -70,6 +71,7 @@ pub(super) const VIRTUAL_ROUTER: Schema = Schema {
         "checksum",
         "ttl",
         "min_ttl",
+        "track",
     ],
 };
 pub(super) const ANNOUNCE: Schema = Schema {
@@ -143,9 +145,32 @@ pub(super) const BACKEND: Schema = Schema {
     ],
 };
 
+pub(super) const TRACK: Schema = Schema {
+    table: "[track.NAME]",
+    keys: &[
+        "kind",
+        "weight",
+        "interval",
+        "timeout",
+        "rise",
+        "fall",
+        "debounce_up",
+        "debounce_down",
+        "interface",
+        "service",
+        "at_least",
+        "argv",
+        "user",
+        "path",
+        "expect",
+        "process",
+        "address",
+    ],
+};
+
 /// Every table of the file.
 #[cfg(test)]
-pub(super) const SCHEMAS: [&Schema; 13] = [
+pub(super) const SCHEMAS: [&Schema; 14] = [
     &FILE,
     &NODE,
     &CONTROL,
@@ -159,4 +184,5 @@ pub(super) const SCHEMAS: [&Schema; 13] = [
     &PROBE,
     &SERVICE,
     &BACKEND,
+    &TRACK,
 ];

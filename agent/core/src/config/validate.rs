@@ -9,6 +9,7 @@
 //! * `probe`: probes.
 //! * `mode`: what tunnels and translation need.
 //! * `service`: services, with their `policy` and their backends (`backend`).
+//! * `track`: tracks.
 
 mod backend;
 mod mode;
@@ -16,6 +17,7 @@ mod policy;
 mod probe;
 mod router;
 mod service;
+mod track;
 mod wire;
 
 use std::{collections::HashSet, path::PathBuf};
@@ -38,7 +40,9 @@ pub(super) fn validate(
     let probes = probe::probes(&raw.probes, mistakes);
     let endpoints = &raw.tunnel.endpoints;
     let unwraps = !endpoints.whole || !endpoints.items.is_empty();
-    let virtual_routers = router::virtual_routers(&raw.virtual_routers, &vips, unwraps, mistakes);
+    let tracks = track::tracks(&raw.tracks, &raw.services, &vips, mistakes);
+    let virtual_routers =
+        router::virtual_routers(&raw.virtual_routers, &vips, &tracks, unwraps, mistakes);
     let means = mode::Means::of(&raw.tunnel, &raw.nat);
     let tunnel = mode::tunnel(&means, &vips, mistakes);
     let nat = mode::nat(&means, &vips, mistakes);
@@ -48,6 +52,8 @@ pub(super) fn validate(
     if !mistakes.is_empty() {
         return None;
     }
+    let virtual_routers = virtual_routers?;
+    let tracks = tracks.named_by(virtual_routers.iter().map(|router| &router.track));
     Some(Config {
         node: node?,
         control: control(&raw.control)?,
@@ -55,8 +61,9 @@ pub(super) fn validate(
         dataplane: dataplane?,
         tunnel: tunnel?,
         nat: nat?,
-        virtual_routers: virtual_routers?,
+        virtual_routers,
         services: services?,
+        tracks: tracks?,
     })
 }
 

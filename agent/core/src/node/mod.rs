@@ -18,6 +18,7 @@
 //!   which share (`slow_start`).
 //! * `routers`: the virtual routers.
 //! * `reload`: from one configuration to the next.
+//! * `track`: what else is watched, and what that means for virtual routers.
 //! * `status`: what the control socket tells.
 
 mod choice;
@@ -27,6 +28,7 @@ mod routers;
 mod slow_start;
 mod status;
 mod steering;
+mod track;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -42,6 +44,7 @@ use crate::{
     health::{Change, Health},
     plan::Plan,
     time::Instant,
+    track::Tracks,
     vrrp::election::{Election, Input},
 };
 
@@ -66,6 +69,7 @@ pub struct Node {
     services: BTreeMap<Name, ServiceState>,
     /// The backends at each address.
     backends_at: BTreeMap<IpAddr, Vec<BackendKey>>,
+    tracks: Tracks,
     actions: VecDeque<Action>,
     /// Something that decides on the ability of virtual routers may have changed.
     reconsider: bool,
@@ -100,6 +104,7 @@ impl Node {
             routers: routers.collect(),
             services: services.collect(),
             backends_at: BTreeMap::new(),
+            tracks: Tracks::new(&config.tracks, now),
             actions: VecDeque::new(),
             reconsider: true,
             peers_at: None,
@@ -154,6 +159,7 @@ impl Node {
                     .chain(settling)
                     .chain(self.health.next_deadline())
                     .chain(self.peers_at)
+                    .chain(self.tracks.next_deadline())
                     .min()
             }
             Stage::Stopping => elections.min(),
@@ -259,6 +265,14 @@ impl Node {
                     self.input(&router, Input::Conflict { address, mac }, now);
                 }
             }
+            Event::Track {
+                track,
+                ticket,
+                outcome,
+            } => {
+                let change = self.tracks.report(&track, ticket, outcome, now);
+                self.apply_tracks(change);
+            }
             // Handled by stage.
             Event::Command(Command::Reload(_) | Command::Shutdown) => {}
         }
@@ -273,6 +287,7 @@ impl Node {
                 self.apply(Some(change));
             }
             self.steer(now);
+            self.track(now);
             self.decide_abilities(now);
         }
         for name in self.router_names() {

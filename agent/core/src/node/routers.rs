@@ -129,7 +129,10 @@ impl Node {
         }
         for name in self.router_names() {
             if let Some(router) = self.config.virtual_router(&name) {
-                let ability = self.ability(router);
+                let (ability, priority) = self.tracked(router, self.ability(router));
+                if let Some(election) = self.routers.get_mut(&name) {
+                    election.set_priority(priority, now);
+                }
                 self.input(&name, Input::Ability(ability), now);
             }
         }

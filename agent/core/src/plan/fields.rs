@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 
 use ipnet::IpNet;
 
-use crate::config::{Policy, Wire};
+use crate::config::{Policy, TrackKind, Wire};
 
 /// The fields that differ, as `field old -> new`.
 #[derive(Default)]
@@ -99,6 +99,61 @@ impl Fields {
             .shown("checksum", &old.checksum, &new.checksum)
             .shown("ttl", &old.ttl, &new.ttl)
             .shown("min_ttl", &old.min_ttl, &new.min_ttl)
+    }
+
+    pub(super) fn track_kind(self, old: &TrackKind, new: &TrackKind) -> Self {
+        use TrackKind::{File, Gateway, Interface, Process, Script, Service};
+        match (old, new) {
+            (Interface { interface: was }, Interface { interface: is }) => {
+                self.shown("interface", was, is)
+            }
+            (
+                Service {
+                    service: was,
+                    at_least: least,
+                },
+                Service { service, at_least },
+            ) => self
+                .shown("service", was, service)
+                .shown("at_least", least, at_least),
+            (Script(was), Script(is)) => self
+                .debug("argv", &was.argv, &is.argv)
+                .optional("user", &was.user, &is.user),
+            (
+                File {
+                    path: was,
+                    check: before,
+                },
+                File { path, check },
+            ) => self.debug("path", was, path).shown("expect", before, check),
+            (
+                Process {
+                    process: was,
+                    at_least: least,
+                },
+                Process { process, at_least },
+            ) => self
+                .shown("process", was, process)
+                .shown("at_least", least, at_least),
+            (
+                Gateway {
+                    address: was,
+                    interface: before,
+                },
+                Gateway { address, interface },
+            ) => self
+                .shown("address", was, address)
+                .optional("interface", before, interface),
+            (
+                Interface { .. }
+                | Service { .. }
+                | Script(_)
+                | File { .. }
+                | Process { .. }
+                | Gateway { .. },
+                _,
+            ) => self.shown("kind", old, new),
+        }
     }
 
     pub(super) fn policy(self, old: &Policy, new: &Policy) -> Self {

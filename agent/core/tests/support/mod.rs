@@ -89,6 +89,7 @@ pub(crate) fn config(routers: Vec<VirtualRouter>, services: Vec<Service>) -> Con
         nat: Nat::default(),
         virtual_routers: routers,
         services,
+        tracks: Vec::new(),
     }
 }
 
@@ -109,6 +110,7 @@ pub(crate) fn router(priority: u8) -> VirtualRouter {
             repeat_after: ms(1000),
         },
         wire: Wire::default(),
+        track: Vec::new(),
     }
 }
 

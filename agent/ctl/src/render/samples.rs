@@ -3,7 +3,8 @@
 use steerd_core::{
     api::{
         BackendState, BackendStatus, Connections, EventCount, InterfaceStatus, PeerStatus,
-        RecentNotice, ServiceStatus, Status, TableUse, VerdictCount, VirtualRouterStatus,
+        RecentNotice, ServiceStatus, Status, TableUse, TrackState, TrackStatus, VerdictCount,
+        VirtualRouterStatus, Weighting,
     },
     config::{Mode, Name, Protocol, Scheduler, XdpMode},
     vrrp::election::Role,
@@ -44,6 +45,11 @@ pub(crate) fn status() -> Status {
             since_ms: 2 * HOUR + MINUTE,
             cause: "no advert from 192.168.1.27 within 3.6s".into(),
             priority: 110,
+            effective_priority: 120,
+            weightings: vec![Weighting {
+                track: Name::new("uplink"),
+                adds: 10,
+            }],
             advert_interval_ms: SECOND,
             master: None,
             addresses: vec!["192.168.1.25/24".into()],
@@ -64,6 +70,30 @@ pub(crate) fn status() -> Status {
                     .into(),
             ],
         }],
+        tracks: vec![
+            TrackStatus {
+                name: Name::new("gateway"),
+                kind: "gateway".into(),
+                fault: true,
+                weight: None,
+                adds: 0,
+                state: TrackState::Failing,
+                since_ms: 2 * HOUR + MINUTE,
+                last: "ARP is not answered within 500ms (1 of 3)".into(),
+                virtual_routers: vec![Name::new("game")],
+            },
+            TrackStatus {
+                name: Name::new("uplink"),
+                kind: "interface".into(),
+                fault: false,
+                weight: Some(10),
+                adds: 10,
+                state: TrackState::Good,
+                since_ms: 5 * MINUTE + 12 * SECOND,
+                last: "interface eth1 is up".into(),
+                virtual_routers: vec![Name::new("game")],
+            },
+        ],
         services: vec![ServiceStatus {
             name: Name::new("game"),
             address: [192, 168, 1, 25].into(),

@@ -81,6 +81,16 @@ impl Driver {
                 self.forwarders = macs;
                 self.update_macs();
             }
+            Action::RunTrack { track, ticket } => {
+                let config = &self.config;
+                if let Some(track) = config.tracks.iter().find(|one| one.name == track) {
+                    let routers = config.virtual_routers.iter();
+                    let nets = routers.flat_map(|router| &router.addresses);
+                    self.tracks
+                        .run(track, ticket, || nets.map(|net| net.addr()).collect());
+                }
+            }
+            Action::StopTrack { track } => self.tracks.stop(&track),
             Action::Reconfigured => self.reconfigured().await,
             Action::Notice(notice) => self.note(&notice),
             Action::Exit => return Next::Stop,

@@ -84,6 +84,7 @@ impl Driver {
             config: self.config_path.display().to_string(),
             interfaces: interfaces.collect(),
             virtual_routers,
+            tracks: self.node.track_status(now),
             services,
             verdicts: self.plane.verdicts(),
             events: self.plane.events(),

@@ -49,6 +49,7 @@ use crate::io::{
     peer::{PeerError, Peers},
     rt,
     state::{StateError, StateFile},
+    track::Tracks,
 };
 
 /// Events that wait for the loop at most; IO that finds no room drops what the network may lose
@@ -89,6 +90,7 @@ pub(crate) struct Driver {
     netlink: Netlink,
     peers: Peers,
     announcer: Announcer,
+    tracks: Tracks,
     state: StateFile,
     config_path: PathBuf,
     /// What the IO works by: the core's configuration, but for actions of before a reload.
@@ -179,6 +181,7 @@ impl Driver {
             netlink,
             peers,
             announcer,
+            tracks: Tracks::new(workers.clone(), sender.clone()),
             state,
             config_path,
             config,
@@ -341,6 +344,7 @@ impl Driver {
                 to: Role::Fault, ..
             }
             | Notice::Link { up: false, .. }
+            | Notice::Track { good: false, .. }
             | Notice::Peer { alive: false, .. } => warn!("{text}"),
             _ => info!("{text}"),
         }

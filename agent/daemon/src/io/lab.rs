@@ -239,7 +239,9 @@ pub(crate) fn config(device: &str, addresses: &[&str], peers: &[&str]) -> Config
                 repeat_after: Duration::ZERO,
             },
             wire: Wire::default(),
+            track: Vec::new(),
         }],
         services: Vec::new(),
+        tracks: Vec::new(),
     }
 }

@@ -12,3 +12,4 @@ pub(crate) mod probe;
 pub(crate) mod rt;
 pub(crate) mod state;
 pub(crate) mod sysctl;
+pub(crate) mod track;

@@ -246,8 +246,8 @@ fn keys_left_out_are_valid() {
 
     assert_eq!(
         blocks.len(),
-        4,
-        "another virtual router, the TLS probe, voice, the game over IPv6"
+        5,
+        "another virtual router, the TLS probe, tracks, voice, the game over IPv6"
     );
     for block in blocks {
         let mut changed: Vec<String> = lines.iter().map(|&line| line.to_owned()).collect();
@@ -328,7 +328,7 @@ fn defaults_are_what_the_comments_say() {
             "`{key}` of {table}"
         );
     }
-    assert_eq!(checked, 54);
+    assert_eq!(checked, 63);
 }
 
 /// A key and its value where the line is one that was left out (`#key = value`).
@@ -346,6 +346,8 @@ fn key_of(line: &str) -> Option<String> {
 fn canonical(header: &str) -> String {
     if header.starts_with("[probe.") {
         "[probe.NAME]".to_owned()
+    } else if header.starts_with("[track.") {
+        "[track.NAME]".to_owned()
     } else {
         header.to_owned()
     }

@@ -414,6 +414,16 @@ impl Election {
         }
     }
 
+    /// Has this priority from now on, whatever the configuration says; a master tells at once.
+    pub fn set_priority(&mut self, priority: u8, now: Instant) {
+        if self.config.priority != priority {
+            self.config.priority = priority;
+            if let State::Master(master) = &mut self.state {
+                master.advert_at = now;
+            }
+        }
+    }
+
     /// The address of this node's adverts.
     pub fn set_source(&mut self, source: Option<IpAddr>) {
         self.source = source;

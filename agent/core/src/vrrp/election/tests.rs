@@ -38,6 +38,7 @@ fn config() -> VirtualRouter {
             repeat_after: Duration::from_secs(5),
         },
         wire: Wire::default(),
+        track: Vec::new(),
     }
 }
 

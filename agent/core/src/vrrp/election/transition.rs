@@ -115,6 +115,18 @@ impl Election {
                     probe: None,
                 }
             }
+            // Our priority was raised above that of the master that was followed: it is followed no more,
+            // and that its adverts keep nothing from firing is no sign of silence.
+            _ if backup
+                .follows
+                .is_some_and(|(followed, _)| followed == source) =>
+            {
+                Backup {
+                    follows: None,
+                    late_at: None,
+                    ..backup
+                }
+            }
             _ => backup,
         })
     }

@@ -38,6 +38,7 @@ fn route(name: &str, peers: &[&str], wire: Wire) -> Route {
             repeat_after: Duration::ZERO,
         },
         wire,
+        track: Vec::new(),
     })
 }
 
