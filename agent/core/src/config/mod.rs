@@ -4,6 +4,7 @@
 //! families fit, durations are in range. Parsing reports every mistake at once, each with file,
 //! line and column ([`ConfigErrors`]), and changes nothing.
 
+mod channel;
 mod error;
 pub mod limits;
 mod mode;
@@ -19,6 +20,7 @@ mod words;
 
 use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
+pub use channel::{CHANNEL_PORT, Channel, ChannelPeer};
 pub use error::{ConfigErrors, Mistake};
 use ipnet::IpNet;
 pub use mode::{Encapsulation, Mode, Nat, NatTimeouts, PortRange, Tunnel};
@@ -69,6 +71,8 @@ pub struct Config {
     pub virtual_routers: Vec<VirtualRouter>,
     /// The services, in the order of the file.
     pub services: Vec<Service>,
+    /// The peer channel; none: this node has none.
+    pub channel: Option<Channel>,
 }
 
 impl Config {

@@ -5,11 +5,13 @@
 //! other: that is [`super::validate`]'s part. There is one function for each table of
 //! [`super::schema`]; those of services are in [`service`], those of modes in [`mode`].
 
+mod channel;
 mod mode;
 mod service;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
+pub(super) use channel::{RawChannel, RawPeer};
 use ipnet::IpNet;
 pub(super) use mode::{RawNat, RawTunnel};
 pub(super) use service::{AffinityWord, RawBackend, RawService};
@@ -22,7 +24,8 @@ use super::{
     reader::{At, Given, List, TableReader},
     scalar,
     schema::{
-        ANNOUNCE, CONTROL, DATAPLANE, FILE, LOG, NAT, NODE, PROBE, SERVICE, TUNNEL, VIRTUAL_ROUTER,
+        ANNOUNCE, CHANNEL, CONTROL, DATAPLANE, FILE, LOG, NAT, NODE, PEER, PROBE, SERVICE, TUNNEL,
+        VIRTUAL_ROUTER,
     },
 };
 
@@ -53,6 +56,8 @@ pub(super) fn parse(text: &str) -> (Option<RawConfig>, Vec<Mistake>) {
         ),
         probes: file.named_tables("probe", &PROBE, probe),
         services: file.tables("service", &SERVICE, limits::SERVICES, service::service),
+        channel: channel::channel(file.table("channel", &CHANNEL)),
+        channel_peers: file.tables("peer", &PEER, limits::CHANNEL_PEERS, channel::peer),
     };
     (Some(raw), mistakes)
 }
@@ -69,6 +74,8 @@ pub(super) struct RawConfig {
     pub(super) virtual_routers: List<RawVirtualRouter>,
     pub(super) probes: List<RawProbe>,
     pub(super) services: List<RawService>,
+    pub(super) channel: RawChannel,
+    pub(super) channel_peers: List<RawPeer>,
 }
 
 /// `[node]`.

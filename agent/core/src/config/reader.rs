@@ -384,6 +384,11 @@ impl<'a> TableReader<'a> {
         list
     }
 
+    /// Whether the file has the table.
+    pub(super) fn is_there(&self) -> bool {
+        self.table.is_some()
+    }
+
     /// Records a mistake that the caller found.
     pub(super) fn mistake(&mut self, mistake: Mistake) {
         self.mistakes.push(mistake);

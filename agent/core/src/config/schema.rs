@@ -18,6 +18,8 @@ pub(super) const FILE: Schema = Schema {
         "virtual_router",
         "probe",
         "service",
+        "channel",
+        "peer",
     ],
 };
 pub(super) const NODE: Schema = Schema {
@@ -133,10 +135,18 @@ pub(super) const BACKEND: Schema = Schema {
         "quic_server_id",
     ],
 };
+pub(super) const CHANNEL: Schema = Schema {
+    table: "[channel]",
+    keys: &["listen", "ca_file", "cert_file", "key_file"],
+};
+pub(super) const PEER: Schema = Schema {
+    table: "[[peer]]",
+    keys: &["name", "address"],
+};
 
 /// Every table of the file.
 #[cfg(test)]
-pub(super) const SCHEMAS: [&Schema; 12] = [
+pub(super) const SCHEMAS: [&Schema; 14] = [
     &FILE,
     &NODE,
     &CONTROL,
@@ -149,4 +159,6 @@ pub(super) const SCHEMAS: [&Schema; 12] = [
     &PROBE,
     &SERVICE,
     &BACKEND,
+    &CHANNEL,
+    &PEER,
 ];

@@ -20,7 +20,7 @@ mod service;
 use std::{collections::HashSet, path::PathBuf};
 
 use super::{
-    Config, Control, Dataplane, Log, LogFormat, Name, Node, VirtualRouter, XdpMode,
+    Config, Control, Dataplane, Log, LogFormat, Name, Node, VirtualRouter, XdpMode, channel,
     error::{Mistake, quote},
     raw::{RawConfig, RawControl, RawDataplane, RawLog, RawNode},
     reader::At,
@@ -44,6 +44,8 @@ pub(super) fn validate(
     let services = service::services(&raw.services, &vips, &means, &probes, mistakes);
     let node = node(&raw.node, hostname, mistakes);
     let dataplane = dataplane(&raw.dataplane, virtual_routers.as_deref(), mistakes);
+    let own = node.as_ref().map(|node| &node.name);
+    let channel = channel::validate(&raw.channel, &raw.channel_peers, own, mistakes);
     if !mistakes.is_empty() {
         return None;
     }
@@ -56,6 +58,7 @@ pub(super) fn validate(
         nat: nat?,
         virtual_routers: virtual_routers?,
         services: services?,
+        channel: channel?,
     })
 }
 

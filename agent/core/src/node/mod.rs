@@ -19,9 +19,11 @@
 //! * `routers`: the virtual routers.
 //! * `reload`: from one configuration to the next.
 //! * `status`: what the control socket tells.
+//! * `peers`: what other nodes say over the channel, and what they are told.
 
 mod choice;
 mod network;
+mod peers;
 mod reload;
 mod routers;
 mod slow_start;
@@ -37,6 +39,7 @@ pub use self::routers::FailoverError;
 use self::{network::Network, steering::ServiceState};
 use crate::{
     action::{Action, Notice},
+    channel::Book,
     config::{Config, Name},
     event::{BackendKey, Command, Event},
     health::{Change, Health},
@@ -72,6 +75,8 @@ pub struct Node {
     /// When peers are to be looked at again: one may no longer be a forwarder by then.
     peers_at: Option<Instant>,
     stage: Stage,
+    /// What peers say over the channel.
+    book: Book,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +109,7 @@ impl Node {
             reconsider: true,
             peers_at: None,
             stage: Stage::Running,
+            book: Book::new(&config, now),
             config,
         };
         for service in &node.config.services {
@@ -154,9 +160,10 @@ impl Node {
                     .chain(settling)
                     .chain(self.health.next_deadline())
                     .chain(self.peers_at)
+                    .chain(self.book.next_deadline())
                     .min()
             }
-            Stage::Stopping => elections.min(),
+            Stage::Stopping => elections.chain(self.book.next_deadline()).min(),
             Stage::Stopped => None,
         }
     }
@@ -249,6 +256,7 @@ impl Node {
                     self.input(&router, Input::Conflict { address, mac }, now);
                 }
             }
+            Event::Channel { peer, what } => self.hear_peer(&peer, what, now),
             // Handled by stage.
             Event::Command(Command::Reload(_) | Command::Shutdown) => {}
         }
@@ -256,6 +264,7 @@ impl Node {
 
     /// Draws the consequences of everything noted, and of the time.
     fn advance(&mut self, now: Instant) {
+        self.vouch();
         if self.stage == Stage::Running {
             self.recognise_peers(now);
             self.weigh_evidence(now);
@@ -268,6 +277,7 @@ impl Node {
         for name in self.router_names() {
             self.input(&name, Input::Timer, now);
         }
+        self.tell_peers(now);
         if self.stage == Stage::Stopping && self.routers.values().all(Election::is_stopped) {
             self.actions.push_back(Action::Exit);
             self.stage = Stage::Stopped;
@@ -275,6 +285,9 @@ impl Node {
     }
 
     fn apply(&mut self, change: Option<Change>) {
+        if let Some(Change::Turned { backend, .. }) = &change {
+            self.book.turned(backend);
+        }
         Self::apply_to(&mut self.actions, &mut self.services, change);
     }
 

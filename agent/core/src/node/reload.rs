@@ -37,6 +37,7 @@ impl Node {
             ..new
         };
         self.network.reconfigure(&self.config);
+        self.book.reconfigure(&self.config, now);
         for step in plan.steps() {
             self.build_up(step, now);
         }

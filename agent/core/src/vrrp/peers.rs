@@ -76,6 +76,8 @@ pub enum Mistake {
     ForeignVrid,
     /// A host that is no peer uses a virtual address.
     Conflict,
+    /// The channel says that the master lives, and its adverts are not heard.
+    Unheard,
 }
 
 /// What an advert means for the book.

@@ -89,6 +89,7 @@ pub(crate) fn config(routers: Vec<VirtualRouter>, services: Vec<Service>) -> Con
         nat: Nat::default(),
         virtual_routers: routers,
         services,
+        channel: None,
     }
 }
 

@@ -240,5 +240,6 @@ pub(crate) fn config(device: &str, addresses: &[&str], peers: &[&str]) -> Config
             },
         }],
         services: Vec::new(),
+        channel: None,
     }
 }
