@@ -232,14 +232,19 @@ pub struct TakenOver {
     pub done: bool,
 }
 
-/// A name that could stand in a configuration: what a peer says is logged and shown.
-fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Name, D::Error> {
-    let text = <&str>::deserialize(deserializer)?;
+/// Whether this could be the name of something in a configuration.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    if text.is_empty() || text.len() > TEXT || !text.bytes().all(fits) {
-        return Err(de::Error::custom("no name"));
+    !text.is_empty() && text.len() <= TEXT && text.bytes().all(fits)
+}
+
+/// A name as of a configuration: what a peer says is logged and shown.
+fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Name, D::Error> {
+    match <&str>::deserialize(deserializer)? {
+        text if is_name(text) => Ok(Name::new(text)),
+        _ => Err(de::Error::custom("no name")),
     }
-    Ok(Name::new(text))
 }
 
 fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
