@@ -2,7 +2,7 @@
 //! not heard, crashes, and all of that at random.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)] // tests may panic
 
-#[allow(dead_code)] // other tests use the rest
+#[expect(dead_code, reason = "shared with other tests")]
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -336,6 +336,29 @@ fn a_failover_takes_two_ways_of_the_channel() {
     world.run(20);
     assert_eq!(world.masters(), [0]);
     assert_eq!(world.nobody, 0);
+}
+
+/// The master answers the question that a new backup asks for the addresses; that is no conflict.
+#[test]
+fn an_answer_of_the_master_keeps_no_successor_away() {
+    let mut world = World::new(&[110, 100], 1000);
+    world.run(4000);
+    assert_eq!(world.masters(), [0]);
+    world.crash(1);
+    world.start(1, node_config(1, 2, 100, 1000));
+    world.give(
+        1,
+        Event::AddressConflict {
+            router: name("main"),
+            address: support::vip(),
+            mac: [2, 0, 0, 0, 0, 1],
+        },
+    );
+    world.run(2000);
+    world.failover(0);
+    world.run(20);
+    assert_eq!(world.masters(), [1]);
+    assert!(world.last_role(1).2.contains("hands over by order"));
 }
 
 #[test]

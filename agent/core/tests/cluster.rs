@@ -677,6 +677,7 @@ impl World {
                 self.hosts[from].die(self.now);
             }
             Action::Unsteer { .. } | Action::Reconfigured => panic!("nobody reloads"),
+            Action::Say { .. } => panic!("nobody has a channel"),
         }
     }
 

@@ -33,6 +33,7 @@ impl Election {
         if until < now || resigned || preempts {
             return None;
         }
+        self.conflict = None;
         if self.telling.mistake(Mistake::Unheard, now) {
             let who = word
                 .source
@@ -54,9 +55,11 @@ impl Election {
         source: Option<IpAddr>,
         now: Instant,
     ) -> State {
-        if self.ability != Ability::Able || self.conflict.is_some() {
+        if self.ability != Ability::Able {
             return State::Backup(backup);
         }
+        // Whoever answered for the addresses was the master, by right.
+        self.conflict = None;
         let way = self.master_interval.clamp(SHORTEST_WAY, LONGEST_WAY);
         self.taken_from = source.map(|source| (source, now + way));
         let from = source.map_or("the master".to_owned(), |source| source.to_string());

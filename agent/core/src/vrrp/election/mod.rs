@@ -485,7 +485,11 @@ impl Election {
     #[must_use]
     pub fn is_serving(&self) -> bool {
         match &self.state {
-            State::Backup(_) => self.ability == Ability::Able && self.conflict.is_none(),
+            State::Backup(_) => {
+                // The master answers for its addresses by right.
+                let by_right = self.peers.any_heard() || self.vouched.is_some();
+                self.ability == Ability::Able && (self.conflict.is_none() || by_right)
+            }
             State::Master(master) => master.resign.is_none(),
             State::Init | State::Fault(_) | State::Stopped => false,
         }
