@@ -648,9 +648,9 @@ fn whatever_happens_one_master_is_left() {
         world.deaf.clear();
         world.apart.clear();
         world.channel_way = WAY;
-        for index in 0..nodes {
+        for (index, priority) in priorities.iter().enumerate() {
             if world.hosts[index].node.is_none() {
-                world.start(index, node_config(index, nodes, priorities[index], 100));
+                world.start(index, node_config(index, nodes, *priority, 100));
             }
         }
         for one in 0..nodes {

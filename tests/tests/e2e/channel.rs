@@ -8,7 +8,7 @@ use steerd_core::{
 };
 use steerd_tests::{
     config::{NodeConfig, Settings},
-    error::Result,
+    error::{Context, Result},
     lab::{self, Options},
     node::{
         Binaries, NodeId,
@@ -33,11 +33,11 @@ const SEED: Options = Options {
 
 /// A lab under load whose nodes have a channel. It is configured by a reload: nobody is disturbed.
 fn connected(options: Options) -> Result<(Stage, TempDir)> {
-    let dir = tempfile::tempdir().unwrap();
-    pki(dir.path(), &["init"]);
+    let dir = tempfile::tempdir().context(|| "make a directory".into())?;
+    pki(dir.path(), &["init"])?;
     for id in NodeId::ALL {
         let address = id.spec().v4().to_string();
-        pki(dir.path(), &["issue", id.name(), "--address", &address]);
+        pki(dir.path(), &["issue", id.name(), "--address", &address])?;
     }
     let mut stage = stage(options)?;
     for id in NodeId::ALL {
@@ -58,11 +58,12 @@ fn connected(options: Options) -> Result<(Stage, TempDir)> {
 }
 
 /// `steerctl pki`.
-fn pki(dir: &Path, arguments: &[&str]) {
-    let mut command = Command::new(Binaries::find().unwrap().steerctl);
+fn pki(dir: &Path, arguments: &[&str]) -> Result<()> {
+    let mut command = Command::new(Binaries::find()?.steerctl);
     command.arg("pki").args(arguments).arg("--dir").arg(dir);
-    let output = process::output(command, Duration::from_secs(5)).unwrap();
+    let output = process::output(command, Duration::from_secs(5))?;
     assert!(output.status.success(), "{output:?}");
+    Ok(())
 }
 
 /// What `steerctl pki issue` says to add.

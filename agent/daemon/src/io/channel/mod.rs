@@ -23,7 +23,10 @@ use std::{
     hash::{BuildHasher as _, RandomState},
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -48,8 +51,9 @@ use self::{
     refusal::{Cause, Refusal, Refusals},
 };
 
-/// Messages that wait to be sent to one peer.
+/// Messages that wait to be sent: to one peer, and before they are sorted by peer.
 const QUEUE: usize = 256;
+const OUTBOX: usize = 1024;
 
 /// Handshakes at a time: of whoever connects, and of those who do from a peer's address.
 const STRANGERS: usize = 8;
@@ -80,6 +84,8 @@ pub(crate) enum ChannelError {
 /// The connections to all peers.
 pub(crate) struct Channel {
     shared: Arc<Shared>,
+    /// Messages on their way to the queues of their peers.
+    outbox: mpsc::Sender<(Name, Vec<u8>)>,
     workers: Handle,
     listening: Option<(SocketAddr, AbortHandle)>,
     dialling: Vec<AbortHandle>,
@@ -107,6 +113,8 @@ struct Shared {
     refusals: Refusals,
     strangers: Arc<Semaphore>,
     known: Arc<Semaphore>,
+    /// A message found no room: whoever it was for has a wrong idea of this node.
+    overflown: AtomicBool,
 }
 
 #[derive(Default)]
@@ -132,14 +140,19 @@ struct Open {
 impl Channel {
     /// A channel without connections; [`Channel::configure`] opens them.
     pub(crate) fn new(events: mpsc::Sender<Event>, workers: Handle) -> Self {
+        let shared = Arc::new(Shared {
+            events,
+            state: Mutex::default(),
+            refusals: Refusals::default(),
+            strangers: Arc::new(Semaphore::new(STRANGERS)),
+            known: Arc::new(Semaphore::new(KNOWN)),
+            overflown: AtomicBool::new(false),
+        });
+        let (outbox, posted) = mpsc::channel(OUTBOX);
+        workers.spawn(route(Arc::clone(&shared), posted));
         Self {
-            shared: Arc::new(Shared {
-                events,
-                state: Mutex::default(),
-                refusals: Refusals::default(),
-                strangers: Arc::new(Semaphore::new(STRANGERS)),
-                known: Arc::new(Semaphore::new(KNOWN)),
-            }),
+            shared,
+            outbox,
             workers,
             listening: None,
             dialling: Vec::new(),
@@ -202,24 +215,16 @@ impl Channel {
         self.listen(settings.listen)
     }
 
-    /// Sends `message` to `peer`, if there is a connection. Does not wait.
+    /// Sends `message` to `peer`, if there is a connection. Does not wait, not even for a lock that the
+    /// worker holds while others have its CPU: this is called by the real-time thread.
     pub(crate) fn send(&self, peer: &Name, message: &Message) {
-        let state = self.shared.lock();
-        let Some(open) = state.lines.get(peer) else {
-            return;
-        };
-        let frame = match codec::encode(message) {
-            Ok(frame) => frame,
-            Err(error) => {
-                self.shared.refusals.count(&error.into(), peer);
-                return;
+        match codec::encode(message) {
+            Ok(frame) => {
+                if self.outbox.try_send((peer.clone(), frame)).is_err() {
+                    self.shared.overflown.store(true, Ordering::Relaxed);
+                }
             }
-        };
-        // To leave one out would leave the peer with a wrong idea for good; anew, it learns all.
-        if let Err(mpsc::error::TrySendError::Full(_)) = open.queue.try_send(frame) {
-            let refusal = Refusal::new(Cause::Stuck, "its queue is full");
-            self.shared.refusals.count(&refusal, peer);
-            open.stop.notify_one();
+            Err(error) => self.shared.refusals.count(&error.into(), peer),
         }
     }
 
@@ -412,6 +417,28 @@ impl Ear {
             let peer = self.peer.clone();
             // The driver is gone: nobody wants to know.
             let _ = self.shared.events.send(Event::Channel { peer, what }).await;
+        }
+    }
+}
+
+/// Sorts what is to be sent by peer. To leave a message out would leave the peer with a wrong idea for
+/// good; on a new connection it learns all anew.
+async fn route(shared: Arc<Shared>, mut posted: mpsc::Receiver<(Name, Vec<u8>)>) {
+    while let Some((peer, frame)) = posted.recv().await {
+        let state = shared.lock();
+        if shared.overflown.swap(false, Ordering::Relaxed) {
+            state.lines.values().for_each(|open| open.stop.notify_one());
+            let refusal = Refusal::new(Cause::Stuck, "this node does not keep up");
+            shared.refusals.count(&refusal, &"all peers");
+            continue;
+        }
+        let Some(open) = state.lines.get(&peer) else {
+            continue;
+        };
+        if let Err(mpsc::error::TrySendError::Full(_)) = open.queue.try_send(frame) {
+            open.stop.notify_one();
+            let refusal = Refusal::new(Cause::Stuck, "its queue is full");
+            shared.refusals.count(&refusal, &peer);
         }
     }
 }
