@@ -16,7 +16,7 @@ use rustls::{
 use steerd_core::{
     channel::{
         Hello, PROTOCOL,
-        message::{Alive, Roles},
+        message::{Alive, BackendView, Health, Roles, VIEWS, View},
         name_uri,
     },
     config::Channel as Section,
@@ -600,14 +600,18 @@ async fn a_peer_that_does_not_read() {
     let hello = codec::encode(&Message::Hello(hello)).unwrap();
     stream.write_all(&hello).await.unwrap();
     b.until_up().await;
-    for sent in 0..100_000 {
-        b.channel.send(&Name::new("a"), &alive(sent));
-        if sent % 100 == 0 {
-            tokio::task::yield_now().await;
-        }
-        if b.times(Cause::Stuck) > 0 {
-            break;
-        }
+    let view = BackendView {
+        service: Name::new(&"x".repeat(64)),
+        backend: Name::new(&"y".repeat(64)),
+        view: View::Up,
+        since_ms: 0,
+    };
+    let backends = vec![view; VIEWS];
+    let long = Message::Health(Health { backends });
+    // More than the kernel's buffers of both ends hold.
+    for _ in 0..2000 {
+        b.channel.send(&Name::new("a"), &long);
+        tokio::task::yield_now().await;
     }
     b.until_refused(Cause::Stuck).await;
     b.until(|what| *what == Happening::Down).await;
