@@ -4,6 +4,7 @@ use std::{fmt, net::IpAddr};
 
 pub use crate::config::{Affinity, Policy, Scheduler, Sources, SynRate};
 use crate::{
+    channel::Message,
     config::{Encapsulation, Mode, Name, Protocol},
     event::{BackendKey, NextHop},
     vrrp::{election::Role, wire::Advert},
@@ -85,6 +86,13 @@ pub enum Action {
     /// configured until now, those after as in [`crate::node::Node::config`]. So do its sections
     /// `[tunnel]` and `[nat]`.
     Reconfigured,
+    /// Say this to a peer over the channel.
+    Say {
+        /// Whom.
+        peer: Name,
+        /// What.
+        message: Message,
+    },
     /// Tell the log and the history.
     Notice(Notice),
     /// Everything was handed over: stop.
@@ -262,6 +270,15 @@ pub enum Notice {
         /// Why.
         cause: String,
     },
+    /// News of a peer on the channel.
+    Channel {
+        /// The peer.
+        peer: Name,
+        /// What.
+        what: String,
+        /// Whether something has to be done about it.
+        trouble: bool,
+    },
 }
 
 /// One line for the log and for `steerctl status`.
@@ -344,6 +361,7 @@ impl fmt::Display for Notice {
                 let state = if *good { "good" } else { "bad" };
                 write!(f, "track {track} is {state}: {cause}")
             }
+            Self::Channel { peer, what, .. } => write!(f, "peer {peer}: {what}"),
         }
     }
 }

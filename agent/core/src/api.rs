@@ -11,8 +11,11 @@
 //!
 //! A refusal is an HTTP status of 400 or above with a [`Failure`].
 
+mod channel;
+
 use std::{net::IpAddr, ops::Add, time::Duration};
 
+pub use channel::{ChannelPeerStatus, ChannelStatus, PeerConfig, PeerRole, PeerView, RefusedPeers};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -49,6 +52,9 @@ pub struct Status {
     pub dropped_adverts: Vec<DroppedAdverts>,
     /// The last notices, newest last.
     pub recent: Vec<RecentNotice>,
+    /// The peer channel, where one is configured.
+    #[serde(default)]
+    pub channel: Option<ChannelStatus>,
 }
 
 /// An interface that carries the program.

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 pub use crate::track::{Sight, TrackFailure};
 use crate::{
+    channel,
     config::{Backend, Config, Name, Service},
     vrrp::wire::{Advert, Mismatch},
 };
@@ -105,6 +106,13 @@ pub enum Event {
     },
     /// An operator's or the system's order.
     Command(Command),
+    /// Something happened on the channel to a peer, a node that has proved to be this one.
+    Channel {
+        /// The peer.
+        peer: Name,
+        /// What happened.
+        what: channel::Happening,
+    },
 }
 
 /// An order. One to fail over can be refused, so it is a method:

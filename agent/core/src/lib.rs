@@ -22,10 +22,12 @@
 //! * [`node`]: the whole of a node, which ties them together.
 //! * [`plan`]: the difference between two configurations.
 //! * [`api`]: what the control socket speaks.
+//! * [`channel`]: what nodes tell each other beside VRRP.
 
 pub mod action;
 pub mod announce;
 pub mod api;
+pub mod channel;
 pub mod config;
 pub mod event;
 pub mod health;

@@ -2,11 +2,11 @@
 
 mod fields;
 
-use std::fmt;
+use std::{fmt, path::PathBuf};
 
 use self::fields::Fields;
 use crate::{
-    config::{Backend, Config, Name, Probe, ProbeKind, Service, VirtualRouter},
+    config::{Backend, Channel, Config, Name, Probe, ProbeKind, Service, VirtualRouter},
     event::BackendKey,
 };
 
@@ -277,6 +277,40 @@ fn modes(old: &Config, new: &Config, steps: &mut Vec<Step>) {
             .time("tcp_closing", was.tcp_closing, is.tcp_closing)
             .time("udp_new", was.udp_new, is.udp_new)
             .time("udp_established", was.udp_established, is.udp_established),
+    );
+    let (before, after) = (old.channel.as_ref(), new.channel.as_ref());
+    let file =
+        |get: fn(&Channel) -> &PathBuf| move |channel: &Channel| get(channel).display().to_string();
+    let peers = |channel: Option<&Channel>| -> Vec<String> {
+        let peers = channel.into_iter().flat_map(|channel| &channel.peers);
+        peers
+            .map(|peer| format!("{} at {}", peer.name, peer.address))
+            .collect()
+    };
+    section(
+        "channel",
+        Fields::default()
+            .optional(
+                "listen",
+                &before.map(|c| c.listen),
+                &after.map(|c| c.listen),
+            )
+            .optional(
+                "ca_file",
+                &before.map(file(|c| &c.ca_file)),
+                &after.map(file(|c| &c.ca_file)),
+            )
+            .optional(
+                "cert_file",
+                &before.map(file(|c| &c.cert_file)),
+                &after.map(file(|c| &c.cert_file)),
+            )
+            .optional(
+                "key_file",
+                &before.map(file(|c| &c.key_file)),
+                &after.map(file(|c| &c.key_file)),
+            )
+            .listed("peer", &peers(before), &peers(after)),
     );
 }
 

@@ -678,6 +678,7 @@ impl World {
             }
             Action::Unsteer { .. } | Action::Reconfigured => panic!("nobody reloads"),
             Action::RunTrack { .. } | Action::StopTrack { .. } => panic!("nobody tracks"),
+            Action::Say { .. } => panic!("nobody has a channel"),
         }
     }
 

@@ -6,9 +6,9 @@ mod support;
 
 use steerd_core::{
     config::{
-        Affinity, Authentication, Config, Encapsulation, FileCheck, HttpProbe, LogFormat, Mode,
-        Pace, Password, ProbeKind, Protocol, Scheduler, SynRate, Track, TrackKind, Version, Wire,
-        XdpMode,
+        Affinity, Authentication, Channel, ChannelPeer, Config, Encapsulation, FileCheck,
+        HttpProbe, LogFormat, Mode, Pace, Password, ProbeKind, Protocol, Scheduler, SynRate, Track,
+        TrackKind, Version, Wire, XdpMode,
     },
     plan::{Plan, Step},
 };
@@ -48,6 +48,30 @@ fn sections_of_the_daemon_need_a_restart() {
             "needs a restart: log: level info -> debug, format text -> json",
             "needs a restart: dataplane: interfaces [eth0] -> [eth0, eth1], \
              xdp_mode auto -> generic",
+        ]
+    );
+}
+
+#[test]
+fn the_channel_is_a_section_of_its_own() {
+    let lines = changes(|new| {
+        new.channel = Some(Channel {
+            listen: (host(0), 7112).into(),
+            ca_file: "/ca.pem".into(),
+            cert_file: "/a.pem".into(),
+            key_file: "/a.key".into(),
+            peers: vec![ChannelPeer {
+                name: name("b"),
+                address: (host(1), 7112).into(),
+            }],
+        });
+    });
+    assert_eq!(
+        lines,
+        [
+            "channel: listen none -> 192.168.1.26:7112, ca_file none -> /ca.pem, \
+             cert_file none -> /a.pem, key_file none -> /a.key, \
+             peer [] -> [b at 192.168.1.27:7112]"
         ]
     );
 }

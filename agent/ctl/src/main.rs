@@ -2,6 +2,7 @@
 //!
 //! * [`source`] finds the answers: from the daemon through [`client`], or of the maps from
 //!   [`pins`] through [`bpf`];
+//! * [`pki`] makes keys and certificates for the channel between nodes;
 //! * [`render`] and [`mod@check`] make text of them with [`table`];
 //! * here are the command line and what each command does with the two.
 //!
@@ -14,6 +15,7 @@ mod client;
 mod error;
 mod import;
 mod pins;
+mod pki;
 mod render;
 mod source;
 mod table;
@@ -136,6 +138,40 @@ enum Command {
         /// Which; without it all that this node is master of.
         virtual_router: Option<String>,
     },
+    /// Makes keys and certificates for the channel between nodes; needs no daemon and no network.
+    #[command(subcommand)]
+    Pki(PkiCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum PkiCommand {
+    /// Makes an authority: ca.pem and ca.key.
+    Init {
+        /// Where.
+        #[arg(long, value_name = "PATH", default_value = pki::DIRECTORY)]
+        dir: PathBuf,
+    },
+    /// Makes a node's key and certificate, and tells what to copy where and what to configure.
+    Issue {
+        /// The node's name, as `name` under [node].
+        node: String,
+        /// An address of the node, for what is told and for the certificate; more than one with more
+        /// than one `--address`.
+        #[arg(long, value_name = "ADDRESS")]
+        address: Vec<std::net::IpAddr>,
+        /// How many days it is to be valid.
+        #[arg(long, default_value_t = 730, value_parser = clap::value_parser!(u32).range(1..=3650))]
+        days: u32,
+        /// Where the authority is and where the files go.
+        #[arg(long, value_name = "PATH", default_value = pki::DIRECTORY)]
+        dir: PathBuf,
+    },
+    /// Lists the certificates with their names, and when each expires.
+    Show {
+        /// Where they are.
+        #[arg(long, value_name = "PATH", default_value = pki::DIRECTORY)]
+        dir: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -237,6 +273,23 @@ async fn run(args: &Args, out: &mut impl Write) -> Result<(), Error> {
             let order = FailoverRequest { virtual_router };
             let done: Done = source.client().post(&target, &order).await?;
             show(out, args.output, &done, || render::done(&done))?;
+        }
+        Command::Pki(PkiCommand::Init { dir }) => {
+            let made = pki::init(dir)?;
+            show(out, args.output, &made, || made.to_string())?;
+        }
+        Command::Pki(PkiCommand::Issue {
+            node,
+            address,
+            days,
+            dir,
+        }) => {
+            let made = pki::issue(dir, node, address, *days)?;
+            show(out, args.output, &made, || made.to_string())?;
+        }
+        Command::Pki(PkiCommand::Show { dir }) => {
+            let found = pki::certificates(dir)?;
+            show(out, args.output, &found, || pki::render(look, &found))?;
         }
     }
     if let Some(note) = source.note() {

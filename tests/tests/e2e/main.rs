@@ -3,6 +3,7 @@
 //! * [`failover`]: servers, nodes and links die and come back.
 //! * [`daemon`]: the daemon dies, restarts, hands over; the command line.
 //! * [`reload`]: the configuration changes under load.
+//! * [`channel`]: nodes with a channel between them.
 //! * [`continuity`]: things get other names and ports under load.
 //! * [`remote`]: a node whose services are all served by other hosts.
 //! * [`interfaces`]: interfaces come and go; how the program is attached.
@@ -15,6 +16,7 @@
 //!
 //! [`maps`]: what must be true of the maps after all of it.
 
+mod channel;
 mod continuity;
 mod daemon;
 mod failover;

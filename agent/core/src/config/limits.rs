@@ -7,6 +7,8 @@ pub const VIRTUAL_ROUTERS: usize = 64;
 pub const ADDRESSES: usize = 32;
 /// Peers of a virtual router.
 pub const PEERS: usize = 32;
+/// Other nodes on the channel.
+pub const CHANNEL_PEERS: usize = 16;
 /// Interfaces with the program.
 pub const INTERFACES: usize = 16;
 /// Addresses at which tunnelled packets are unwrapped.

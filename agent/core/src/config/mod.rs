@@ -4,6 +4,7 @@
 //! families fit, durations are in range. Parsing reports every mistake at once, each with file,
 //! line and column ([`ConfigErrors`]), and changes nothing.
 
+mod channel;
 mod error;
 pub mod limits;
 mod mode;
@@ -21,6 +22,7 @@ mod words;
 
 use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
+pub use channel::{CHANNEL_PORT, Channel, ChannelPeer};
 pub use error::{ConfigErrors, Mistake};
 use ipnet::IpNet;
 pub use mode::{Encapsulation, Mode, Nat, NatTimeouts, PortRange, Tunnel};
@@ -75,6 +77,8 @@ pub struct Config {
     pub services: Vec<Service>,
     /// What virtual routers track, in the order of the file.
     pub tracks: Vec<Track>,
+    /// The peer channel; none: this node has none.
+    pub channel: Option<Channel>,
 }
 
 impl Config {

@@ -6,6 +6,7 @@
 //! [`super::schema`]; those of services are in [`service`], those of modes in [`mode`],
 //! those of the wire format in [`wire`].
 
+mod channel;
 mod mode;
 mod service;
 mod track;
@@ -13,6 +14,7 @@ mod wire;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
+pub(super) use channel::{RawChannel, RawPeer};
 use ipnet::IpNet;
 pub(super) use mode::{RawNat, RawTunnel};
 pub(super) use service::{AffinityWord, RawBackend, RawService};
@@ -27,8 +29,8 @@ use super::{
     reader::{At, Given, List, TableReader},
     scalar,
     schema::{
-        ANNOUNCE, CONTROL, DATAPLANE, FILE, LOG, NAT, NODE, PROBE, SERVICE, TRACK, TUNNEL,
-        VIRTUAL_ROUTER,
+        ANNOUNCE, CHANNEL, CONTROL, DATAPLANE, FILE, LOG, NAT, NODE, PEER, PROBE, SERVICE, TRACK,
+        TUNNEL, VIRTUAL_ROUTER,
     },
 };
 
@@ -60,6 +62,8 @@ pub(super) fn parse(text: &str) -> (Option<RawConfig>, Vec<Mistake>) {
         probes: file.named_tables("probe", &PROBE, probe),
         services: file.tables("service", &SERVICE, limits::SERVICES, service::service),
         tracks: file.named_tables("track", &TRACK, track::track),
+        channel: channel::channel(file.table("channel", &CHANNEL)),
+        channel_peers: file.tables("peer", &PEER, limits::CHANNEL_PEERS, channel::peer),
     };
     (Some(raw), mistakes)
 }
@@ -77,6 +81,8 @@ pub(super) struct RawConfig {
     pub(super) probes: List<RawProbe>,
     pub(super) services: List<RawService>,
     pub(super) tracks: List<RawTrack>,
+    pub(super) channel: RawChannel,
+    pub(super) channel_peers: List<RawPeer>,
 }
 
 /// `[node]`.

@@ -19,6 +19,8 @@ pub(super) const FILE: Schema = Schema {
         "probe",
         "service",
         "track",
+        "channel",
+        "peer",
     ],
 };
 pub(super) const NODE: Schema = Schema {
@@ -144,6 +146,14 @@ pub(super) const BACKEND: Schema = Schema {
         "quic_server_id",
     ],
 };
+pub(super) const CHANNEL: Schema = Schema {
+    table: "[channel]",
+    keys: &["listen", "ca_file", "cert_file", "key_file"],
+};
+pub(super) const PEER: Schema = Schema {
+    table: "[[peer]]",
+    keys: &["name", "address"],
+};
 
 pub(super) const TRACK: Schema = Schema {
     table: "[track.NAME]",
@@ -170,7 +180,7 @@ pub(super) const TRACK: Schema = Schema {
 
 /// Every table of the file.
 #[cfg(test)]
-pub(super) const SCHEMAS: [&Schema; 14] = [
+pub(super) const SCHEMAS: [&Schema; 16] = [
     &FILE,
     &NODE,
     &CONTROL,
@@ -185,4 +195,6 @@ pub(super) const SCHEMAS: [&Schema; 14] = [
     &SERVICE,
     &BACKEND,
     &TRACK,
+    &CHANNEL,
+    &PEER,
 ];

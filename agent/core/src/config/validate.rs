@@ -23,7 +23,7 @@ mod wire;
 use std::{collections::HashSet, path::PathBuf};
 
 use super::{
-    Config, Control, Dataplane, Log, LogFormat, Name, Node, VirtualRouter, XdpMode,
+    Config, Control, Dataplane, Log, LogFormat, Name, Node, VirtualRouter, XdpMode, channel,
     error::{Mistake, quote},
     raw::{RawConfig, RawControl, RawDataplane, RawLog, RawNode},
     reader::At,
@@ -49,6 +49,8 @@ pub(super) fn validate(
     let services = service::services(&raw.services, &vips, &means, &probes, mistakes);
     let node = node(&raw.node, hostname, mistakes);
     let dataplane = dataplane(&raw.dataplane, virtual_routers.as_deref(), mistakes);
+    let own = node.as_ref().map(|node| &node.name);
+    let channel = channel::validate(&raw.channel, &raw.channel_peers, own, mistakes);
     if !mistakes.is_empty() {
         return None;
     }
@@ -64,6 +66,7 @@ pub(super) fn validate(
         virtual_routers,
         services: services?,
         tracks: tracks?,
+        channel: channel?,
     })
 }
 

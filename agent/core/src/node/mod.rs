@@ -20,9 +20,11 @@
 //! * `reload`: from one configuration to the next.
 //! * `track`: what else is watched, and what that means for virtual routers.
 //! * `status`: what the control socket tells.
+//! * `peers`: what other nodes say over the channel, and what they are told.
 
 mod choice;
 mod network;
+mod peers;
 mod reload;
 mod routers;
 mod slow_start;
@@ -39,6 +41,7 @@ pub use self::routers::FailoverError;
 use self::{network::Network, steering::ServiceState};
 use crate::{
     action::{Action, Notice},
+    channel::Book,
     config::{Config, Name},
     event::{BackendKey, Command, Event},
     health::{Change, Health},
@@ -76,6 +79,8 @@ pub struct Node {
     /// When peers are to be looked at again: one may no longer be a forwarder by then.
     peers_at: Option<Instant>,
     stage: Stage,
+    /// What peers say over the channel.
+    book: Book,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +114,7 @@ impl Node {
             reconsider: true,
             peers_at: None,
             stage: Stage::Running,
+            book: Book::new(&config, now),
             config,
         };
         for service in &node.config.services {
@@ -160,9 +166,10 @@ impl Node {
                     .chain(self.health.next_deadline())
                     .chain(self.peers_at)
                     .chain(self.tracks.next_deadline())
+                    .chain(self.book.next_deadline())
                     .min()
             }
-            Stage::Stopping => elections.min(),
+            Stage::Stopping => elections.chain(self.book.next_deadline()).min(),
             Stage::Stopped => None,
         }
     }
@@ -273,6 +280,7 @@ impl Node {
                 let change = self.tracks.report(&track, ticket, outcome, now);
                 self.apply_tracks(change);
             }
+            Event::Channel { peer, what } => self.hear_peer(&peer, what, now),
             // Handled by stage.
             Event::Command(Command::Reload(_) | Command::Shutdown) => {}
         }
@@ -280,6 +288,7 @@ impl Node {
 
     /// Draws the consequences of everything noted, and of the time.
     fn advance(&mut self, now: Instant) {
+        self.vouch();
         if self.stage == Stage::Running {
             self.recognise_peers(now);
             self.weigh_evidence(now);
@@ -293,6 +302,7 @@ impl Node {
         for name in self.router_names() {
             self.input(&name, Input::Timer, now);
         }
+        self.tell_peers(now);
         if self.stage == Stage::Stopping && self.routers.values().all(Election::is_stopped) {
             self.actions.push_back(Action::Exit);
             self.stage = Stage::Stopped;
@@ -300,6 +310,9 @@ impl Node {
     }
 
     fn apply(&mut self, change: Option<Change>) {
+        if let Some(Change::Turned { backend, .. }) = &change {
+            self.book.turned(backend);
+        }
         Self::apply_to(&mut self.actions, &mut self.services, change);
     }
 

@@ -40,6 +40,7 @@ impl Node {
         };
         self.network.reconfigure(&self.config);
         self.tracks.begin(&self.config.tracks, now);
+        self.book.reconfigure(&self.config, now);
         for step in plan.steps() {
             self.build_up(step, now);
         }

@@ -90,6 +90,7 @@ impl Node {
             return Err(FailoverError::NoMaster);
         }
         for name in &given {
+            self.name_successor(name, now);
             self.input(name, Input::FailOver, now);
         }
         self.advance(now);
@@ -113,6 +114,7 @@ impl Node {
                             let cause =
                                 format!("node silent: no adverts from {address} for {silence}");
                             let change = self.health.silence(&key, &cause, now);
+                            self.book.turned(&key);
                             Self::apply_to(&mut self.actions, &mut self.services, change);
                         }
                     }
@@ -197,6 +199,10 @@ impl Node {
                     address,
                     alive,
                 }),
+                Effect::Ask { peer } => {
+                    self.book.order(&router, &peer);
+                    continue;
+                }
                 Effect::Misconfigured(what) => {
                     Action::Notice(Notice::Misconfigured { router, what })
                 }
@@ -207,6 +213,7 @@ impl Node {
     pub(super) fn stop(&mut self, linger: bool, now: Instant) {
         self.stage = Stage::Stopping;
         for name in self.router_names() {
+            self.name_successor(&name, now);
             self.input(&name, Input::Stop { linger }, now);
         }
     }

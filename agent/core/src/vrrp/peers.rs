@@ -83,6 +83,8 @@ pub enum Mistake {
     Conflict,
     /// Two nodes that do not speak alike, so that neither hears the other.
     Wire,
+    /// The channel says that the master lives, and its adverts are not heard.
+    Unheard,
 }
 
 /// What an advert means for the book.

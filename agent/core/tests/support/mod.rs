@@ -90,6 +90,7 @@ pub(crate) fn config(routers: Vec<VirtualRouter>, services: Vec<Service>) -> Con
         virtual_routers: routers,
         services,
         tracks: Vec::new(),
+        channel: None,
     }
 }
 

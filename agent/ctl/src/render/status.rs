@@ -46,6 +46,10 @@ pub(crate) fn status(look: Look, status: &Status, now_unix_ms: u64) -> String {
     if !status.tracks.is_empty() {
         text.push_str(&format!("\n{}", tracks(look, &status.tracks)));
     }
+    if let Some(channel) = &status.channel {
+        text.push('\n');
+        super::channel::channel(look, channel, now_unix_ms, &mut text);
+    }
     if !status.services.is_empty() {
         text.push_str(&format!(
             "\n{}\n{}",
@@ -400,7 +404,7 @@ fn yes(is: bool) -> &'static str {
     if is { "yes" } else { "no" }
 }
 
-fn ago(ms: u64) -> String {
+pub(super) fn ago(ms: u64) -> String {
     human_duration(Duration::from_millis(ms))
 }
 

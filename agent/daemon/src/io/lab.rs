@@ -243,5 +243,6 @@ pub(crate) fn config(device: &str, addresses: &[&str], peers: &[&str]) -> Config
         }],
         services: Vec::new(),
         tracks: Vec::new(),
+        channel: None,
     }
 }

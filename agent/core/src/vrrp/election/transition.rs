@@ -145,6 +145,12 @@ impl Election {
         if backup.down_at > now {
             return State::Backup(backup);
         }
+        if let Some(until) = self.waits_for(&backup, now) {
+            return State::Backup(Backup {
+                down_at: until,
+                ..backup
+            });
+        }
         if !backup.forgiven && now.since(backup.down_at) > self.slack() {
             let down_at = now + self.master_interval + self.skew();
             return State::Backup(Backup {
@@ -185,6 +191,9 @@ impl Election {
         now: Instant,
     ) -> State {
         let resigned = master.resign.is_some();
+        if advert.priority != 0 && self.is_late_advert(source, now) {
+            return State::Master(master);
+        }
         if advert.priority == 0 {
             if !resigned {
                 self.assert_mastery(&mut master, now);
@@ -228,6 +237,9 @@ impl Election {
 
     pub(super) fn master_timer(&mut self, mut master: Master, now: Instant) -> State {
         match master.resign {
+            Some(Resign {
+                asked: Some(until), ..
+            }) if until <= now => self.resign_openly(master),
             Some(Resign { until, .. }) if until > now => State::Master(master),
             Some(Resign { stop: true, .. }) => {
                 self.effects.push(Effect::Release);
@@ -395,17 +407,13 @@ impl Election {
             Some(Resign {
                 until,
                 stop: stopping,
+                asked,
             }) => Resign {
                 until,
                 stop: stop || stopping,
+                asked,
             },
-            None => {
-                self.effects.push(Effect::Advert { priority: 0 });
-                Resign {
-                    until: now + self.resign_wait(),
-                    stop,
-                }
-            }
+            None => self.begin_resigning(stop, now),
         };
         self.cause = "handing over to a peer".to_owned();
         let until = match resign.stop {

@@ -91,6 +91,7 @@ fn status(service: &Name, backends: &[SteeredBackend]) -> api::Status {
         tables: Vec::new(),
         dropped_adverts: Vec::new(),
         recent: Vec::new(),
+        channel: None,
     }
 }
 
