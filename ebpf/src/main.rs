@@ -381,7 +381,13 @@ impl Packet for Frame<'_> {
 
     #[inline(always)]
     fn has(&self, bytes: usize) -> bool {
-        self.start + bytes <= self.end
+        if is_val_statically_known(bytes) {
+            self.start + bytes <= self.end
+        } else {
+            // Not added to an address: that needs a bound, and kernels as old as 6.1 know none of a
+            // length once its bytes were swapped.
+            bytes <= self.end - self.start
+        }
     }
 
     #[inline(always)]
