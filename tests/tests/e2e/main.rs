@@ -9,6 +9,7 @@
 //! * [`modes`]: what passes in every mode, and arrives whole.
 //! * [`own_addresses`]: what steerd puts on the host to translate packets with.
 //! * [`policy`]: where new flows go, and which are let in.
+//! * [`vlan`]: what passes from one VLAN to another.
 //! * [`refusal`]: what it cannot work with, it refuses, and says what to do.
 //!
 //! [`maps`]: what must be true of the maps after all of it.
@@ -24,6 +25,7 @@ mod policy;
 mod refusal;
 mod reload;
 mod remote;
+mod vlan;
 
 use std::sync::Arc;
 
