@@ -6,7 +6,7 @@ use std::{
     ffi::CStr,
     fs::{self, File},
     io::{self, Write as _},
-    os::fd::AsRawFd,
+    os::{fd::AsRawFd, unix::process::ExitStatusExt},
     process::{Command, ExitStatus},
 };
 
@@ -24,7 +24,7 @@ use crate::error::{Context, Result};
 /// Where modules are, in the order of their names.
 pub(super) const MODULES: &str = "/modules";
 /// The file with the command: program and arguments, one a line.
-pub(super) const COMMAND: &str = "/command";
+pub(super) const COMMAND: &str = "/guest-command";
 /// The line that says that the command succeeded.
 pub(super) const PASSED: &str = "guest: the command succeeded";
 
@@ -97,11 +97,9 @@ fn command() -> Result<ExitStatus> {
     loop {
         match wait().context(what)? {
             WaitStatus::Exited(pid, code) if pid == child => {
-                use std::os::unix::process::ExitStatusExt;
                 return Ok(ExitStatus::from_raw(code << 8));
             }
             WaitStatus::Signaled(pid, signal, _) if pid == child => {
-                use std::os::unix::process::ExitStatusExt;
                 return Ok(ExitStatus::from_raw(signal as i32));
             }
             _ => {}

@@ -3,7 +3,8 @@
 //! nothing else: its whole file system is an [`archive`] in memory, made for this one run.
 //!
 //! `cargo xtask test` gets the emulator and the kernel, and puts both where [`Guest::find`] looks.
-//! Time in a guest means nothing: it is some ten times slower than the machine it runs on.
+//! Time in a guest means nothing: it is some ten times slower than the machine it runs on,
+//! so all that waits has more patience there ([`crate::wait::patience`]).
 
 mod archive;
 pub mod init;
@@ -30,6 +31,12 @@ use archive::{Archive, strip, which};
 #[derive(Debug)]
 pub struct Guest {
     dir: PathBuf,
+}
+
+/// Whether this is a guest.
+#[must_use]
+pub fn is_here() -> bool {
+    Path::new(init::COMMAND).is_file()
 }
 
 /// Whether the kernel at hand has VLAN devices.

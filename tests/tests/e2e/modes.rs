@@ -133,11 +133,6 @@ fn bulk(site: &Site, family: Family) -> Result<()> {
     /// What the slowest mode carries in a second on a busy machine of two processors, and far above
     /// what a flow carries that has to guess its segments' size or sends all of them twice.
     const LEAST: u64 = 4 << 20;
-    at_least(LEAST, site, family)
-}
-
-/// So many bytes of TCP in a second each way.
-pub(crate) fn at_least(bytes: u64, site: &Site, family: Family) -> Result<()> {
     let to = site.target(family, Port::Bulk);
     for reverse in [false, true] {
         let run = Bulk {
@@ -148,7 +143,7 @@ pub(crate) fn at_least(bytes: u64, site: &Site, family: Family) -> Result<()> {
         let carried = traffic::bulk(&site.client.namespace, to, run)?;
         println!("  {family:?} reverse {reverse}: {carried:?}");
         expect!(
-            carried.bytes > bytes,
+            carried.bytes > LEAST,
             "{family:?}, reverse {reverse}: {carried:?}"
         );
     }
