@@ -1,6 +1,6 @@
 //! A guest: another kernel, under emulation, for tests of what the kernel at hand does not have. It
 //! runs a test of the executable that asks for it, with the binaries under test beside it, and knows
-//! nothing else: its whole file system is an [`archive`] in memory, made for this one run.
+//! nothing else: its whole file system is an archive in memory, made for this one run.
 //!
 //! `cargo xtask test` gets the emulator and the kernel, and puts both where [`Guest::find`] looks.
 //! Time in a guest means nothing: it is some ten times slower than the machine it runs on,

@@ -30,7 +30,7 @@ const fn vlans(front: u16, back: u16) -> Shape {
 
 #[test]
 fn traffic_between_vlans() -> Result<()> {
-    const PATIENCE: Duration = Duration::from_secs(300);
+    const PATIENCE: Duration = Duration::from_secs(600);
     if !guest::has_vlans_here()? {
         return Guest::find()?.test("vlan::traffic_between_vlans", PATIENCE);
     }
