@@ -33,6 +33,16 @@ pub(crate) const BPF_CPU: &str = "v3";
 /// The target the kernel program is built for: little-endian, as every host we support.
 pub(crate) const BPF_TARGET: &str = "bpfel-unknown-none";
 
+/// Debian's newest kernel for virtual machines, by the package that depends on it: old ones leave the archive. On the
+/// oldest Debian that is supported it is Linux 6.1.
+pub(crate) const GUEST_KERNEL: &str = "linux-image-cloud-amd64";
+
+/// Debian's package with the emulator that runs it.
+pub(crate) const GUEST_EMULATOR: &str = "qemu-system-x86";
+
+/// The modules that the lab needs there.
+pub(crate) const GUEST_MODULES: &[&str] = &["veth", "bridge", "8021q"];
+
 /// What the lab and the kernel tests run, as (Debian package, program it provides).
 pub(crate) const TEST_PROGRAMS: &[(&str, &str)] = &[
     ("iproute2", "ip"),           // namespaces, veth pairs, routes
@@ -43,4 +53,5 @@ pub(crate) const TEST_PROGRAMS: &[(&str, &str)] = &[
     ("haproxy", "haproxy"),       // their server, and a balancer to compare with
     ("nftables", "nft"),          // another one
     ("keepalived", "keepalived"), // a node of another kind in one virtual router
+    ("binutils", "strip"),        // makes binaries small enough for a guest's memory
 ];

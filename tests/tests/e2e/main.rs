@@ -12,6 +12,7 @@
 //! * [`own_addresses`]: what steerd puts on the host to translate packets with.
 //! * [`policy`]: where new flows go, and which are let in.
 //! * [`track`]: what a node watches beside its servers moves the addresses.
+//! * [`vlan`]: what passes from one VLAN to another.
 //! * [`refusal`]: what it cannot work with, it refuses, and says what to do.
 //!
 //! [`maps`]: what must be true of the maps after all of it.
@@ -30,6 +31,7 @@ mod refusal;
 mod reload;
 mod remote;
 mod track;
+mod vlan;
 
 use std::sync::Arc;
 
