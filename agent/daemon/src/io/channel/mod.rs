@@ -1,7 +1,7 @@
 //! The peer channel's connections: TLS 1.3 with certificates on both sides, one for each pair of nodes.
 //!
 //! * [`Channel`] is what the driver holds: it sends, follows the configuration, and tells the status.
-//! * [`identity`] says who this node is and whom it believes; [`line`] is one connection; [`refusal`]
+//! * [`identity`] says who this node is and whom it believes; [`mod@line`] is one connection; [`refusal`]
 //!   counts those that came to nothing.
 //!
 //! Each node listens, and dials every peer to which there is no connection. Where both dial at once,

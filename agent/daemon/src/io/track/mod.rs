@@ -5,7 +5,7 @@
 //! * [`script`] runs a program; [`exec`] is what becomes of the daemon's executable in the new
 //!   process before it is that program: without priority, capabilities and files.
 //! * [`gateway`] asks a segment for a host.
-//! * [`interface`], [`file`] and [`process`] watch: they report what is so at first, and then whenever
+//! * [`interface`], [`mod@file`] and [`process`] watch: they report what is so at first, and then whenever
 //!   it changes, by the kernel's word and not by polling.
 //!
 //! What comes from outside is bounded: of a script's output a line is kept, of a file some bytes.
