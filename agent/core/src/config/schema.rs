@@ -18,6 +18,9 @@ pub(super) const FILE: Schema = Schema {
         "virtual_router",
         "probe",
         "service",
+        "track",
+        "channel",
+        "peer",
         "sync_group",
     ],
 };
@@ -66,6 +69,12 @@ pub(super) const VIRTUAL_ROUTER: Schema = Schema {
         "peers",
         "source",
         "announce",
+        "version",
+        "authentication",
+        "checksum",
+        "ttl",
+        "min_ttl",
+        "track",
         "preempt_delay",
     ],
 };
@@ -76,6 +85,10 @@ pub(super) const ANNOUNCE: Schema = Schema {
 pub(super) const SYNC_GROUP: Schema = Schema {
     table: "[[sync_group]]",
     keys: &["name", "virtual_routers"],
+};
+pub(super) const AUTHENTICATION: Schema = Schema {
+    table: "authentication = { ... } of [[virtual_router]]",
+    keys: &["type", "password"],
 };
 pub(super) const PROBE: Schema = Schema {
     table: "[probe.NAME]",
@@ -139,10 +152,41 @@ pub(super) const BACKEND: Schema = Schema {
         "quic_server_id",
     ],
 };
+pub(super) const CHANNEL: Schema = Schema {
+    table: "[channel]",
+    keys: &["listen", "ca_file", "cert_file", "key_file"],
+};
+pub(super) const PEER: Schema = Schema {
+    table: "[[peer]]",
+    keys: &["name", "address"],
+};
+
+pub(super) const TRACK: Schema = Schema {
+    table: "[track.NAME]",
+    keys: &[
+        "kind",
+        "weight",
+        "interval",
+        "timeout",
+        "rise",
+        "fall",
+        "debounce_up",
+        "debounce_down",
+        "interface",
+        "service",
+        "at_least",
+        "argv",
+        "user",
+        "path",
+        "expect",
+        "process",
+        "address",
+    ],
+};
 
 /// Every table of the file.
 #[cfg(test)]
-pub(super) const SCHEMAS: [&Schema; 13] = [
+pub(super) const SCHEMAS: [&Schema; 17] = [
     &FILE,
     &NODE,
     &CONTROL,
@@ -152,8 +196,12 @@ pub(super) const SCHEMAS: [&Schema; 13] = [
     &NAT,
     &VIRTUAL_ROUTER,
     &ANNOUNCE,
+    &AUTHENTICATION,
     &PROBE,
     &SERVICE,
     &BACKEND,
+    &TRACK,
+    &CHANNEL,
+    &PEER,
     &SYNC_GROUP,
 ];

@@ -19,15 +19,19 @@
 //!   which share (`slow_start`).
 //! * `routers`: the virtual routers.
 //! * `reload`: from one configuration to the next.
+//! * `track`: what else is watched, and what that means for virtual routers.
 //! * `status`: what the control socket tells.
+//! * `peers`: what other nodes say over the channel, and what they are told.
 
 mod choice;
 mod network;
+mod peers;
 mod reload;
 mod routers;
 mod slow_start;
 mod status;
 mod steering;
+mod track;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -38,11 +42,13 @@ pub use self::routers::FailoverError;
 use self::{network::Network, steering::ServiceState};
 use crate::{
     action::{Action, Notice},
+    channel::Book,
     config::{Config, Name},
     event::{BackendKey, Command, Event},
     health::{Change, Health},
     plan::Plan,
     time::Instant,
+    track::Tracks,
     vrrp::election::{Election, Input},
 };
 
@@ -69,12 +75,15 @@ pub struct Node {
     services: BTreeMap<Name, ServiceState>,
     /// The backends at each address.
     backends_at: BTreeMap<IpAddr, Vec<BackendKey>>,
+    tracks: Tracks,
     actions: VecDeque<Action>,
     /// Something that decides on the ability of virtual routers may have changed.
     reconsider: bool,
     /// When peers are to be looked at again: one may no longer be a forwarder by then.
     peers_at: Option<Instant>,
     stage: Stage,
+    /// What peers say over the channel.
+    book: Book,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,10 +115,12 @@ impl Node {
                 .collect(),
             services: services.collect(),
             backends_at: BTreeMap::new(),
+            tracks: Tracks::new(&config.tracks, now),
             actions: VecDeque::new(),
             reconsider: true,
             peers_at: None,
             stage: Stage::Running,
+            book: Book::new(&config, now),
             config,
         };
         for service in &node.config.services {
@@ -160,9 +171,11 @@ impl Node {
                     .chain(settling)
                     .chain(self.health.next_deadline())
                     .chain(self.peers_at)
+                    .chain(self.tracks.next_deadline())
+                    .chain(self.book.next_deadline())
                     .min()
             }
-            Stage::Stopping => elections.min(),
+            Stage::Stopping => elections.chain(self.book.next_deadline()).min(),
             Stage::Stopped => None,
         }
     }
@@ -224,6 +237,18 @@ impl Node {
                     self.health.trust(key);
                 }
             }
+            Event::Refused {
+                router,
+                source,
+                mismatch,
+            } => {
+                if let Some(name) = self.election_of(&router) {
+                    if let Some(election) = self.routers.get_mut(&name) {
+                        election.refuse(&router, source, mismatch, now);
+                    }
+                    self.drain(&name);
+                }
+            }
             Event::Link { interface, up } => self.link(interface, up),
             Event::LocalAddresses(addresses) => {
                 if self.network.set_own(addresses, &self.config) {
@@ -263,6 +288,15 @@ impl Node {
                     self.input(&router, input, now);
                 }
             }
+            Event::Track {
+                track,
+                ticket,
+                outcome,
+            } => {
+                let change = self.tracks.report(&track, ticket, outcome, now);
+                self.apply_tracks(change);
+            }
+            Event::Channel { peer, what } => self.hear_peer(&peer, what, now),
             // Handled by stage.
             Event::Command(Command::Reload(_) | Command::Shutdown) => {}
         }
@@ -271,11 +305,14 @@ impl Node {
     /// Draws the consequences of what was noted. Not of the time: what else has arrived by now counts
     /// before any timer, and an advert may be among it.
     pub(super) fn conclude(&mut self, now: Instant) {
+        self.vouch();
         if self.stage == Stage::Running {
             self.recognise_peers(now);
             self.steer(now);
+            self.track(now);
             self.decide_abilities(now);
         }
+        self.tell_peers(now);
         if self.stage == Stage::Stopping && self.routers.values().all(Election::is_stopped) {
             self.actions.push_back(Action::Exit);
             self.stage = Stage::Stopped;
@@ -284,6 +321,7 @@ impl Node {
 
     /// Draws the consequences of the time, and then all others.
     fn advance(&mut self, now: Instant) {
+        self.vouch();
         if self.stage == Stage::Running {
             self.weigh_evidence(now);
             for change in self.health.tick(now) {
@@ -292,6 +330,7 @@ impl Node {
             // Who cannot serve must not take over.
             self.recognise_peers(now);
             self.steer(now);
+            self.track(now);
             self.decide_abilities(now);
         }
         for name in self.election_names() {
@@ -301,6 +340,9 @@ impl Node {
     }
 
     fn apply(&mut self, change: Option<Change>) {
+        if let Some(Change::Turned { backend, .. }) = &change {
+            self.book.turned(backend);
+        }
         Self::apply_to(&mut self.actions, &mut self.services, change);
     }
 

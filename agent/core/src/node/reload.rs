@@ -28,6 +28,8 @@ impl Node {
                 step => self.take_down(step, now),
             }
         }
+        let ended = self.tracks.end(&new.tracks);
+        self.apply_tracks(ended);
         self.actions.push_back(Action::Reconfigured);
         self.config = Config {
             node: self.config.node.clone(),
@@ -37,6 +39,8 @@ impl Node {
             ..new
         };
         self.network.reconfigure(&self.config);
+        self.tracks.begin(&self.config.tracks, now);
+        self.book.reconfigure(&self.config, now);
         for step in plan.steps() {
             self.build_up(step, now);
         }
@@ -106,7 +110,10 @@ impl Node {
             | Step::ProbeRemoved { .. }
             | Step::ProbeChanged { .. }
             | Step::BackendAdded(_)
-            | Step::BackendChanged { .. } => {}
+            | Step::BackendChanged { .. }
+            | Step::TrackAdded(_)
+            | Step::TrackRemoved(_)
+            | Step::TrackChanged { .. } => {}
         }
     }
 
@@ -141,7 +148,10 @@ impl Node {
             | Step::ProbeChanged { .. }
             | Step::BackendAdded(_)
             | Step::BackendRemoved(_)
-            | Step::BackendChanged { .. } => {}
+            | Step::BackendChanged { .. }
+            | Step::TrackAdded(_)
+            | Step::TrackRemoved(_)
+            | Step::TrackChanged { .. } => {}
         }
     }
 
@@ -170,7 +180,7 @@ impl Node {
                 false => self.join(parts, &names, now),
             };
             if let Some(mut election) = election {
-                Self::take_effects(&mut election, &mut self.actions);
+                Self::take_effects(&mut election, &mut self.actions, &mut self.book);
                 self.routers.insert(election.name().clone(), election);
             }
         }
@@ -182,7 +192,7 @@ impl Node {
             let role = Election::common_role(parts.iter());
             for part in &mut parts {
                 part.give_way(role, "joins the others of its sync group", now);
-                Self::take_effects(part, &mut self.actions);
+                Self::take_effects(part, &mut self.actions, &mut self.book);
             }
         }
         let joined = parts.into_iter().reduce(|mut joined, part| {

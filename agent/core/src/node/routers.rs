@@ -6,6 +6,7 @@ use super::{Node, Stage, choice::Target, steering::ServiceState};
 use crate::{
     action::{Action, Notice},
     api::human_duration,
+    channel::Book,
     config::{Config, Name, VirtualRouter},
     time::Instant,
     vrrp::election::{Ability, Effect, Election, Evidence, Input, Member, Role},
@@ -89,6 +90,7 @@ impl Node {
             return Err(FailoverError::NoMaster);
         }
         for name in &elections {
+            self.name_successor(name, now);
             self.input(name, Input::FailOver, now);
         }
         self.conclude(now);
@@ -112,6 +114,7 @@ impl Node {
                             let cause =
                                 format!("node silent: no adverts from {address} for {silence}");
                             let change = self.health.silence(&key, &cause, now);
+                            self.book.turned(&key);
                             Self::apply_to(&mut self.actions, &mut self.services, change);
                         }
                     }
@@ -133,7 +136,10 @@ impl Node {
             let members = election.members();
             let up = |member: &Member| self.network.link(&member.config().interface) == Some(true);
             let listening = members.iter().all(up);
-            let ability = self.group_ability(members);
+            let (ability, priority) = self.group_ability(members);
+            if let Some(election) = self.routers.get_mut(&name) {
+                election.set_priority(priority, now);
+            }
             if listening {
                 self.input(&name, Input::Listening, now);
             }
@@ -141,21 +147,22 @@ impl Node {
         }
     }
 
-    /// A group can do what each of its members can.
-    fn group_ability(&self, members: &[Member]) -> Ability {
-        let mut all = Ability::Able;
+    /// A group can do what each of its members can, and the tracks of each count for all.
+    fn group_ability(&self, members: &[Member]) -> (Ability, u8) {
+        let (mut all, priority) = self.tracked(members);
         for member in members {
             let router = member.config();
             match (self.ability(router), &all) {
+                (_, Ability::Unable(_)) => break,
                 (Ability::Unable(cause), _) if members.len() > 1 => {
-                    return Ability::Unable(format!("virtual router {}: {cause}", router.name));
+                    all = Ability::Unable(format!("virtual router {}: {cause}", router.name));
                 }
-                (unable @ Ability::Unable(_), _) => return unable,
+                (unable @ Ability::Unable(_), _) => all = unable,
                 (undecided @ Ability::Undecided(_), Ability::Able) => all = undecided,
                 (Ability::Undecided(_) | Ability::Able, _) => {}
             }
         }
-        all
+        (all, priority)
     }
 
     fn ability(&self, router: &VirtualRouter) -> Ability {
@@ -203,19 +210,23 @@ impl Node {
         };
         if let Some(election) = self.routers.get_mut(&name) {
             election.handle(input, now);
-            Self::take_effects(election, &mut self.actions);
+            Self::take_effects(election, &mut self.actions, &mut self.book);
         }
     }
 
     /// Turns the effects of one election into actions.
     pub(super) fn drain(&mut self, name: &Name) {
         if let Some(election) = self.routers.get_mut(name) {
-            Self::take_effects(election, &mut self.actions);
+            Self::take_effects(election, &mut self.actions, &mut self.book);
         }
     }
 
     /// Turns an election's effects into actions: for each member, where none is named.
-    pub(super) fn take_effects(election: &mut Election, actions: &mut VecDeque<Action>) {
+    pub(super) fn take_effects(
+        election: &mut Election,
+        actions: &mut VecDeque<Action>,
+        book: &mut Book,
+    ) {
         for effect in election.take_effects() {
             for member in election.members() {
                 let router = member.config().name.clone();
@@ -228,6 +239,10 @@ impl Node {
                     Effect::Release => Action::Release { router },
                     Effect::Announce => Action::Announce { router },
                     Effect::ProbeAddresses => Action::ProbeAddresses { router },
+                    Effect::Ask { peer } => {
+                        book.order(&router, &peer);
+                        continue;
+                    }
                     Effect::Role { from, to, cause } => Action::Notice(Notice::Role {
                         router,
                         from,
@@ -255,6 +270,7 @@ impl Node {
     pub(super) fn stop(&mut self, linger: bool, now: Instant) {
         self.stage = Stage::Stopping;
         for name in self.election_names() {
+            self.name_successor(&name, now);
             self.input(&name, Input::Stop { linger }, now);
         }
     }

@@ -21,7 +21,7 @@ impl Node {
     pub fn status(&self, now: Instant) -> (Vec<VirtualRouterStatus>, Vec<ServiceStatus>) {
         let routers = self.config.virtual_routers.iter().filter_map(|router| {
             let mut elections = self.routers.values();
-            elections.find_map(|election| router_status(router, election, now))
+            elections.find_map(|election| self.router_status(router, election, now))
         });
         let services = self
             .config
@@ -85,6 +85,62 @@ impl Node {
             bytes: 0,
         })
     }
+
+    /// What is to be told of a virtual router, if it takes part in this election.
+    fn router_status(
+        &self,
+        router: &VirtualRouter,
+        election: &Election,
+        now: Instant,
+    ) -> Option<VirtualRouterStatus> {
+        let member = election.member(&router.name)?;
+        let (role, since, cause) = election.role();
+        let unheard = |address| PeerStatus {
+            address,
+            priority: None,
+            last_advert_ms: None,
+        };
+        let configured = router
+            .peers
+            .iter()
+            .map(|address| (*address, unheard(*address)));
+        let mut peers: BTreeMap<IpAddr, PeerStatus> = configured.collect();
+        peers.extend(member.peers().iter().map(|(address, peer)| {
+            let priority = (peer.priority > 0).then_some(peer.priority);
+            let last_advert_ms = Some(millis(now.since(peer.heard)));
+            (
+                address,
+                PeerStatus {
+                    address,
+                    priority,
+                    last_advert_ms,
+                },
+            )
+        }));
+        let diagnoses = member.diagnoses(now).into_iter();
+        Some(VirtualRouterStatus {
+            name: router.name.clone(),
+            interface: router.interface.clone(),
+            vrid: router.vrid,
+            role,
+            since_ms: millis(now.since(since)),
+            cause: cause.to_owned(),
+            priority: router.priority,
+            effective_priority: election.priority(),
+            weightings: self.weightings(election.members()),
+            advert_interval_ms: millis(router.advert_interval),
+            master: if role == Role::Master {
+                None
+            } else {
+                member.master(now)
+            },
+            addresses: router.addresses.iter().map(ToString::to_string).collect(),
+            peers: peers.into_values().collect(),
+            diagnoses: diagnoses.map(|diagnosis| diagnosis.what).collect(),
+            rival_adverts: member.rivals(),
+            address_claims: member.claims(),
+        })
+    }
 }
 
 /// Why no packet can be sent to a backend, if so.
@@ -110,59 +166,6 @@ fn unreachable(service: &Service, backend: &Backend, mode: Mode, reach: Reach) -
              listen on {}, the service's port",
             service.port
         ),
-    })
-}
-
-/// What is to be told of a virtual router, if it takes part in this election.
-fn router_status(
-    router: &VirtualRouter,
-    election: &Election,
-    now: Instant,
-) -> Option<VirtualRouterStatus> {
-    let member = election.member(&router.name)?;
-    let (role, since, cause) = election.role();
-    let unheard = |address| PeerStatus {
-        address,
-        priority: None,
-        last_advert_ms: None,
-    };
-    let configured = router
-        .peers
-        .iter()
-        .map(|address| (*address, unheard(*address)));
-    let mut peers: BTreeMap<IpAddr, PeerStatus> = configured.collect();
-    peers.extend(member.peers().iter().map(|(address, peer)| {
-        let priority = (peer.priority > 0).then_some(peer.priority);
-        let last_advert_ms = Some(millis(now.since(peer.heard)));
-        (
-            address,
-            PeerStatus {
-                address,
-                priority,
-                last_advert_ms,
-            },
-        )
-    }));
-    let diagnoses = member.diagnoses(now).into_iter();
-    Some(VirtualRouterStatus {
-        name: router.name.clone(),
-        interface: router.interface.clone(),
-        vrid: router.vrid,
-        role,
-        since_ms: millis(now.since(since)),
-        cause: cause.to_owned(),
-        priority: router.priority,
-        advert_interval_ms: millis(router.advert_interval),
-        master: if role == Role::Master {
-            None
-        } else {
-            member.master(now)
-        },
-        addresses: router.addresses.iter().map(ToString::to_string).collect(),
-        peers: peers.into_values().collect(),
-        diagnoses: diagnoses.map(|diagnosis| diagnosis.what).collect(),
-        rival_adverts: member.rivals(),
-        address_claims: member.claims(),
     })
 }
 

@@ -423,6 +423,8 @@ impl World {
                 );
             }
             Action::Forget { .. } => {}
+            Action::RunTrack { .. } | Action::StopTrack { .. } => panic!("nobody tracks"),
+            Action::Say { .. } => panic!("nobody has a channel"),
             Action::Steer(steering) => {
                 assert_deliverable(&steering);
                 assert!(matches!(steering.ring.len(), 0 | 31));

@@ -6,7 +6,7 @@ use steerd_core::{
     action::{Action, Steering},
     config::{
         Announce, Backend, Config, Control, Dataplane, Encapsulation, Log, LogFormat, Mode, Name,
-        Nat, Policy, Probe, ProbeKind, Protocol, Service, Tunnel, VirtualRouter, XdpMode,
+        Nat, Policy, Probe, ProbeKind, Protocol, Service, Tunnel, VirtualRouter, Wire, XdpMode,
     },
     event::BackendKey,
     node::Node,
@@ -90,6 +90,8 @@ pub(crate) fn config(routers: Vec<VirtualRouter>, services: Vec<Service>) -> Con
         virtual_routers: routers,
         services,
         sync_groups: Vec::new(),
+        tracks: Vec::new(),
+        channel: None,
     }
 }
 
@@ -111,6 +113,8 @@ pub(crate) fn router(priority: u8) -> VirtualRouter {
             refresh: Duration::ZERO,
         },
         preempt_delay: Duration::ZERO,
+        wire: Wire::default(),
+        track: Vec::new(),
     }
 }
 

@@ -43,12 +43,14 @@ use tracing::{debug, error, info, trace, warn};
 
 use crate::io::{
     announce::{AnnounceError, Announcer},
+    channel::{Channel, ChannelError},
     control::{self, ControlError, Request},
     dataplane::{Dataplane, DataplaneError, Exit},
     netlink::{Iface, Netlink, NetlinkError},
     peer::{PeerError, Peers},
     rt,
     state::{StateError, StateFile},
+    track::Tracks,
 };
 
 /// Events that wait for the loop at most; IO that finds no room drops what the network may lose
@@ -78,6 +80,8 @@ pub(crate) enum DriverError {
     State(#[from] StateError),
     #[error(transparent)]
     Nat(#[from] NatError),
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
     #[error("cannot wait for signals: {0}")]
     Signals(std::io::Error),
 }
@@ -89,6 +93,8 @@ pub(crate) struct Driver {
     netlink: Netlink,
     peers: Peers,
     announcer: Announcer,
+    tracks: Tracks,
+    channel: Channel,
     state: StateFile,
     config_path: PathBuf,
     /// What the IO works by: the core's configuration, but for actions of before a reload.
@@ -159,6 +165,8 @@ impl Driver {
         let (sender, events) = mpsc::channel(EVENTS);
         let peers = Peers::open(&config, sender.clone())?;
         let announcer = Announcer::open(&config, sender.clone())?;
+        let mut channel = Channel::new(sender.clone(), workers.clone());
+        channel.configure(&config)?;
         let netlink = Netlink::start(&config, sender.clone()).await?;
         let interfaces = netlink.interfaces();
         let exits = netlink.exits();
@@ -179,6 +187,8 @@ impl Driver {
             netlink,
             peers,
             announcer,
+            tracks: Tracks::new(workers.clone(), sender.clone()),
+            channel,
             state,
             config_path,
             config,
@@ -341,7 +351,9 @@ impl Driver {
                 to: Role::Fault, ..
             }
             | Notice::Link { up: false, .. }
-            | Notice::Peer { alive: false, .. } => warn!("{text}"),
+            | Notice::Track { good: false, .. }
+            | Notice::Peer { alive: false, .. }
+            | Notice::Channel { trouble: true, .. } => warn!("{text}"),
             _ => info!("{text}"),
         }
         if let Notice::Role { router, to, .. } = notice {

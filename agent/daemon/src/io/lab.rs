@@ -14,7 +14,7 @@ use steerd_core::{
     announce,
     config::{
         Announce, Config, Control, Dataplane, Log, LogFormat, Name, Nat, Node, Tunnel,
-        VirtualRouter, XdpMode,
+        VirtualRouter, Wire, XdpMode,
     },
     event::Event,
 };
@@ -240,8 +240,12 @@ pub(crate) fn config(device: &str, addresses: &[&str], peers: &[&str]) -> Config
                 refresh: Duration::ZERO,
             },
             preempt_delay: Duration::ZERO,
+            wire: Wire::default(),
+            track: Vec::new(),
         }],
         services: Vec::new(),
         sync_groups: Vec::new(),
+        tracks: Vec::new(),
+        channel: None,
     }
 }

@@ -76,6 +76,28 @@ pub enum Input<'a> {
         /// Whether it is a known peer's, which announces the address when it becomes master.
         peer: bool,
     },
+    /// The master orders this node over the channel to take over. The caller has made sure that it is
+    /// the master.
+    TakeOver {
+        /// What.
+        router: &'a Name,
+        /// It sends its adverts from here.
+        source: Option<IpAddr>,
+    },
+    /// The successor that was asked answers over the channel.
+    Answered {
+        /// For which virtual router.
+        router: &'a Name,
+        /// Whether it is master now.
+        done: bool,
+    },
+    /// The peer that was master says over the channel that it is no longer.
+    LetGo {
+        /// Of which virtual router.
+        router: &'a Name,
+        /// It sent its adverts from here.
+        source: Option<IpAddr>,
+    },
     /// A deadline may have passed.
     Timer,
     /// Give the addresses to a peer.
@@ -103,6 +125,11 @@ pub enum Effect {
     Announce,
     /// Ask who has them.
     ProbeAddresses,
+    /// Order this peer over the channel to take over.
+    Ask {
+        /// Whom.
+        peer: Name,
+    },
     /// The role changed.
     Role {
         /// Before.

@@ -51,6 +51,9 @@ impl Election {
         now: Instant,
     ) -> State {
         let resigned = master.resign.is_some();
+        if advert.priority != 0 && self.is_late_advert(router, source, now) {
+            return State::Master(master);
+        }
         if advert.priority == 0 {
             if !resigned {
                 self.answer_rival(&mut master, now);
@@ -96,6 +99,9 @@ impl Election {
 
     pub(super) fn master_timer(&mut self, mut master: Master, now: Instant) -> State {
         match master.resign {
+            Some(Resign {
+                asked: Some(until), ..
+            }) if until <= now => self.resign_openly(master, now),
             Some(resign) if resign.until > now => {
                 let again = resign.again_at.is_some_and(|at| at <= now);
                 if again {
@@ -178,14 +184,7 @@ impl Election {
                 stop: stop || resign.stop,
                 ..resign
             },
-            None => {
-                self.say(0, now);
-                Resign {
-                    until: now + self.resign_wait(),
-                    again_at: Some(now + self.settings().advert_interval / 8),
-                    stop,
-                }
-            }
+            None => self.begin_resigning(stop, now),
         };
         self.cause = "handing over to a peer".to_owned();
         let until = match resign.stop {

@@ -9,11 +9,12 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use super::{Effect, Election, state::Master, telling::Telling};
 use crate::{
     api::human_duration,
+    channel::book::Word,
     config::{Name, VirtualRouter},
     time::Instant,
     vrrp::{
         peers::{self, Diagnosis, Mistake, Observed, Peers},
-        wire::Advert,
+        wire::{Advert, Mismatch},
     },
 };
 
@@ -41,6 +42,12 @@ pub struct Member {
     claims: u64,
     /// How many adverts another sent from this node's address of late, and when the last came.
     twin: Option<(u8, Instant)>,
+    /// A living peer's word that it is master and serves.
+    pub(super) vouched: Option<Word>,
+    /// Who ordered this node to take over, and until when its adverts of before may still come.
+    pub(super) taken_from: Option<(IpAddr, Instant)>,
+    /// Its successor was asked and has not answered.
+    pub(super) asks: bool,
 }
 
 impl Member {
@@ -55,6 +62,9 @@ impl Member {
             rivals: 0,
             claims: 0,
             twin: None,
+            vouched: None,
+            taken_from: None,
+            asks: false,
         }
     }
 
@@ -243,6 +253,16 @@ impl Election {
 
     pub(super) fn is_owner(&self) -> bool {
         self.priority() == super::OWNER
+    }
+
+    /// Takes note of an advert that was refused because it is sent in another way.
+    pub fn refuse(&mut self, router: &Name, source: IpAddr, mismatch: Mismatch, now: Instant) {
+        let mut effects = std::mem::take(&mut self.effects);
+        if let Some(member) = self.member_mut(router).filter(|one| one.admits(source)) {
+            member.peers.refuse(source, mismatch);
+            member.tell_diagnoses(now, &mut effects);
+        }
+        self.effects = effects;
     }
 
     /// Takes note of an advert; whether it concerns the election.

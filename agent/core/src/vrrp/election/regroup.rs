@@ -60,6 +60,7 @@ impl Election {
             ability: self.ability.clone(),
             conflict: self.conflict.clone(),
             effects: Vec::new(),
+            successor: None,
             ..*self
         })
     }
@@ -87,7 +88,7 @@ impl Election {
             if role == Role::Master {
                 return;
             }
-            if master.resign.is_none() {
+            if !master.has_resigned() {
                 self.say(0, now);
             }
             self.effects.push(super::Effect::Release);

@@ -4,12 +4,13 @@ mod forged;
 mod group;
 mod rivals;
 mod start;
+mod wire;
 
 use std::net::IpAddr;
 
 use super::*;
 use crate::{
-    config::{Announce, Name},
+    config::{Announce, Name, Wire},
     vrrp::wire::Advert,
 };
 
@@ -48,6 +49,8 @@ fn config() -> VirtualRouter {
             refresh: Duration::ZERO,
         },
         preempt_delay: Duration::ZERO,
+        wire: Wire::default(),
+        track: Vec::new(),
     }
 }
 

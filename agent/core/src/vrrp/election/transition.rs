@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     api::human_duration,
-    config::Name,
+    config::{Name, Version},
     time::Instant,
     vrrp::{peers, wire::Advert},
 };
@@ -170,6 +170,9 @@ impl Election {
         if due > now {
             return State::Backup(backup);
         }
+        if let Some(down_at) = self.waits_for(&backup, now) {
+            return State::Backup(Backup { down_at, ..backup });
+        }
         if !backup.forgiven && now.since(due) > self.slack() {
             let later = now + self.master_interval + self.skew();
             return State::Backup(Backup {
@@ -304,9 +307,13 @@ impl Election {
         self.cause = cause;
     }
 
-    /// Skew_Time of RFC 9568 6.1.
+    /// Skew_Time of RFC 9568 6.1, a part of the interval; of RFC 3768 6.1, a part of a second.
     pub(super) fn skew(&self) -> Duration {
-        self.master_interval * (256 - u32::from(self.priority())) / 256
+        let whole = match self.settings().wire.version {
+            Version::V2 => Duration::from_secs(1),
+            Version::V3 => self.master_interval,
+        };
+        whole * (256 - u32::from(self.priority())) / 256
     }
 
     /// Active_Down_Interval of RFC 9568 6.1.
