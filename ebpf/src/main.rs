@@ -105,6 +105,7 @@ struct Source {
 
 /// Steers what arrives at an interface.
 #[xdp(frags)]
+#[inline(always)]
 pub(crate) fn steerd(ctx: XdpContext) -> u32 {
     let mut frame = Frame::new(&ctx);
     let length = (frame.end - frame.start) as u64;
@@ -183,7 +184,7 @@ parts! {
     look_up = general::look_up, steerd_look_up();
     forward = general::forward, steerd_forward(backend: u16);
     arrive = arrive::arrive, steerd_arrive(slot: u32);
-    address = address::transport, steerd_address();
+    address = address::purpose, steerd_address();
     wrap = tunnel::wrap, steerd_wrap(backend: u16);
     unwrap = tunnel::unwrap, steerd_unwrap();
     too_big = tunnel::too_big, steerd_too_big(mtu: u16);
@@ -276,15 +277,16 @@ struct Frame<'c> {
 /// `allows-misaligned-mem-access` is on for all code, and then the verifier refuses what LLVM makes
 /// of the stack. So the instruction is written as it is.
 macro_rules! load {
-    ($width:literal, $max:expr, $at:expr) => {{
+    ($width:literal, $max:expr, $at:expr, $offset:expr) => {{
         let value: u64;
         // SAFETY: the caller compared the address with the packet's end, and the verifier proves
         // it again before the program ever runs.
         unsafe {
             asm!(
-                concat!("{value} = *(", $width, " *)({at} + 0)"),
+                concat!("{value} = *(", $width, " *)({at} + {offset})"),
                 value = out(reg) value,
                 at = in(reg) $at,
+                offset = const $offset,
                 options(pure, readonly, nostack, preserves_flags)
             );
             // The instruction extends with zeros; the compiler cannot know.
@@ -296,18 +298,41 @@ macro_rules! load {
 
 /// One store instruction of the given width; see [`load`].
 macro_rules! store {
-    ($width:literal, $at:expr, $value:expr) => {{
+    ($width:literal, $at:expr, $offset:expr, $value:expr) => {{
         let value: u64 = $value;
         // SAFETY: as in `load`; XDP programs may write packets.
         unsafe {
             asm!(
-                concat!("*(", $width, " *)({at} + 0) = {value}"),
+                concat!("*(", $width, " *)({at} + {offset}) = {value}"),
                 value = in(reg) value,
                 at = in(reg) $at,
+                offset = const $offset,
                 options(nostack, preserves_flags)
             );
         }
     }};
+}
+
+/// The word `OFFSET` bytes behind an address.
+#[inline(always)]
+fn read<W: Word, const OFFSET: usize>(at: usize) -> W {
+    W::truncate(match size_of::<W>() {
+        1 => load!("u8", u8::MAX, at, OFFSET),
+        2 => load!("u16", u16::MAX, at, OFFSET),
+        4 => load!("u32", u32::MAX, at, OFFSET),
+        _ => load!("u64", u64::MAX, at, OFFSET),
+    })
+}
+
+/// Writes the word `OFFSET` bytes behind an address.
+#[inline(always)]
+fn write<W: Word, const OFFSET: usize>(at: usize, word: W) {
+    match size_of::<W>() {
+        1 => store!("u8", at, OFFSET, word.widen()),
+        2 => store!("u16", at, OFFSET, word.widen()),
+        4 => store!("u32", at, OFFSET, word.widen()),
+        _ => store!("u64", at, OFFSET, word.widen()),
+    }
 }
 
 impl<'c> Frame<'c> {
@@ -347,25 +372,25 @@ impl<'c> Frame<'c> {
 impl Packet for Frame<'_> {
     #[inline(always)]
     fn load<W: Word>(&self, offset: usize) -> Option<W> {
-        let at = self.at(offset, size_of::<W>())?;
-        Some(W::truncate(match size_of::<W>() {
-            1 => load!("u8", u8::MAX, at),
-            2 => load!("u16", u16::MAX, at),
-            4 => load!("u32", u32::MAX, at),
-            _ => load!("u64", u64::MAX, at),
-        }))
+        Some(read::<W, 0>(self.at(offset, size_of::<W>())?))
     }
 
     #[inline(always)]
     fn store<W: Word>(&mut self, offset: usize, word: W) -> Option<()> {
-        let at = self.at(offset, size_of::<W>())?;
-        match size_of::<W>() {
-            1 => store!("u8", at, word.widen()),
-            2 => store!("u16", at, word.widen()),
-            4 => store!("u32", at, word.widen()),
-            _ => store!("u64", at, word.widen()),
-        }
+        write::<W, 0>(self.at(offset, size_of::<W>())?, word);
         Some(())
+    }
+
+    #[inline(always)]
+    fn load_at<W: Word, const OFFSET: usize>(&self) -> Option<W> {
+        self.has(OFFSET + size_of::<W>())
+            .then(|| read::<W, OFFSET>(self.start))
+    }
+
+    #[inline(always)]
+    fn store_at<W: Word, const OFFSET: usize>(&mut self, word: W) -> Option<()> {
+        self.has(OFFSET + size_of::<W>())
+            .then(|| write::<W, OFFSET>(self.start, word))
     }
 
     #[inline(always)]

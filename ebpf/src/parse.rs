@@ -315,9 +315,9 @@ pub fn plain4<P: Packet>(packet: &P, wanted: impl Fn([u64; 2]) -> bool) -> Plain
     }
     // Destination address and ports; TTL, protocol, checksum and source address; the rest.
     let (Some(to), Some(from), Some(first)) = (
-        packet.load::<u64>(L3 + 16),
-        packet.load::<u64>(L3 + 8),
-        packet.load::<u64>(L3),
+        packet.load_at::<u64, { L3 + 16 }>(),
+        packet.load_at::<u64, { L3 + 8 }>(),
+        packet.load_at::<u64, L3>(),
     ) else {
         return Plain::Other;
     };
@@ -332,7 +332,7 @@ pub fn plain4<P: Packet>(packet: &P, wanted: impl Fn([u64; 2]) -> bool) -> Plain
         return Plain::Other;
     }
     let flags = if protocol == protocol::TCP {
-        packet.load::<u8>(L3 + 20 + 13).unwrap_or(0)
+        packet.load_at::<u8, { L3 + 20 + 13 }>().unwrap_or(0)
     } else {
         0
     };
@@ -359,12 +359,12 @@ pub fn plain6<P: Packet>(packet: &P, wanted: impl Fn([u64; 2]) -> bool) -> Plain
         return Plain::Other;
     }
     let (Some(ports), Some(to1), Some(to0), Some(from1), Some(from0), Some(first)) = (
-        packet.load::<u32>(L3 + 40),
-        packet.load::<u64>(L3 + 32),
-        packet.load::<u64>(L3 + 24),
-        packet.load::<u64>(L3 + 16),
-        packet.load::<u64>(L3 + 8),
-        packet.load::<u64>(L3),
+        packet.load_at::<u32, { L3 + 40 }>(),
+        packet.load_at::<u64, { L3 + 32 }>(),
+        packet.load_at::<u64, { L3 + 24 }>(),
+        packet.load_at::<u64, { L3 + 16 }>(),
+        packet.load_at::<u64, { L3 + 8 }>(),
+        packet.load_at::<u64, L3>(),
     ) else {
         return Plain::Other;
     };
@@ -377,7 +377,7 @@ pub fn plain6<P: Packet>(packet: &P, wanted: impl Fn([u64; 2]) -> bool) -> Plain
         return Plain::Other;
     }
     let flags = if protocol == protocol::TCP {
-        packet.load::<u8>(L3 + 40 + 13).unwrap_or(0)
+        packet.load_at::<u8, { L3 + 40 + 13 }>().unwrap_or(0)
     } else {
         0
     };

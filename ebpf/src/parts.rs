@@ -19,7 +19,7 @@ pub trait Parts: Tables + Sized {
     fn forward<P: Packet>(&self, packet: &mut P, head: u64, backend: u16) -> u64;
     /// [`crate::arrive::arrive`]
     fn arrive<P: Packet>(&self, packet: &mut P, head: u64, service_slot: u32) -> u64;
-    /// [`crate::address::transport`]
+    /// [`crate::address::purpose`]
     fn address<P: Packet>(&self, packet: &mut P, head: u64) -> u64;
     /// [`crate::tunnel::wrap`]
     fn wrap<P: Packet>(&self, packet: &mut P, head: u64, backend: u16) -> u64;

@@ -17,7 +17,7 @@ use crate::{
         Backend, BackendState, Control, FragmentSet, Hop, Load, MacOwner, Mode, RingLine, Service,
         SynLimit,
     },
-    arrive,
+    address, arrive,
     event::Event,
     flow::{self, Entry, Key, Key4, Key6, Set4, Set6, Value, WAYS},
     fragment,
@@ -184,7 +184,14 @@ fn steer<P: Packet, T: Parts>(
                         verdict => verdict,
                     })
                 }
-                Mode::Nat => nat::deliver(packet, tables, head.pack(), id),
+                Mode::Nat => {
+                    let word =
+                        nat::plain::translate(packet, tables, control, head, id, backend, state);
+                    match word {
+                        nat::plain::OTHER => nat::deliver(packet, tables, head.pack(), id),
+                        verdict => Verdict::unpack(verdict),
+                    }
+                }
             };
             return Decision {
                 verdict,
@@ -200,7 +207,7 @@ fn steer<P: Packet, T: Parts>(
                 ..Decision::new(verdict)
             };
         }
-        Found::NoService => return Decision::unpack(tables.address(packet, head.pack())),
+        Found::NoService => return address::transport(packet, tables, head.pack()),
     };
     arrive_and_deliver(packet, tables, head.pack(), service, slot)
 }
@@ -217,7 +224,7 @@ pub fn steer_any<P: Packet, T: Parts>(packet: &mut P, tables: &T, head: u64) -> 
             service,
             ..Decision::new(Verdict::unpack(found))
         },
-        _ => Decision::unpack(tables.address(packet, head)),
+        _ => address::transport(packet, tables, head),
     }
 }
 

@@ -16,6 +16,7 @@
 
 pub mod change;
 pub mod hop;
+pub mod plain;
 pub mod session;
 
 use crate::{
