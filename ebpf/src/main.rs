@@ -394,6 +394,12 @@ impl Packet for Frame<'_> {
     }
 
     #[inline(always)]
+    fn forget(&self) {
+        // SAFETY: no instruction. The compiler takes it for one that may write any memory.
+        unsafe { asm!("", options(nostack, preserves_flags)) };
+    }
+
+    #[inline(always)]
     fn sum<const BYTES: usize>(&self, offset: usize) -> Option<u64> {
         // The helper's limit until Linux 6.13.
         const { assert!(BYTES.is_multiple_of(4) && BYTES <= 512) };

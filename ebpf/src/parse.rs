@@ -91,6 +91,13 @@ impl Signal {
         self.0 & (tcp::FIN | tcp::RST) != 0
     }
 
+    /// A connection begins or ends.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_any(self) -> bool {
+        self.0 & (tcp::SYN | tcp::FIN | tcp::RST) != 0
+    }
+
     /// A connection is asked for: SYN without ACK.
     #[must_use]
     #[inline(always)]

@@ -185,8 +185,15 @@ fn steer<P: Packet, T: Parts>(
                     })
                 }
                 Mode::Nat => {
-                    let word =
-                        nat::plain::translate(packet, tables, control, head, id, backend, state);
+                    let word = nat::plain::translate(
+                        packet,
+                        tables,
+                        control,
+                        head.family,
+                        id,
+                        backend,
+                        state,
+                    );
                     match word {
                         nat::plain::OTHER => nat::deliver(packet, tables, head.pack(), id),
                         verdict => Verdict::unpack(verdict),

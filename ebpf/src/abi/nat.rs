@@ -35,6 +35,7 @@ pub struct Session {
 impl Session {
     const UDP: u64 = 1 << 32;
     const ANSWERED: u64 = 1 << 33;
+    const TAG: u64 = 0xfff << 20;
     /// The state of an entry that is being written: none.
     const CLAIMED: u64 = 0xf << 36;
 
@@ -119,7 +120,7 @@ impl Session {
     pub const fn is_steady(self, word: u64) -> bool {
         const KEPT: u64 = Session::CLAIMED | Session::ANSWERED;
         const MOVING: u64 = (State::New as u64) << 36 | Session::ANSWERED;
-        word & KEPT != MOVING && (word ^ self.pack(Self::tag(word))) & !KEPT == 0
+        word & KEPT != MOVING && (word ^ self.pack(0)) & !(KEPT | Self::TAG) == 0
     }
 
     /// Whether an answer that ends nothing changes nothing in an entry's word.

@@ -86,7 +86,7 @@ pub fn plain<P: Packet>(
 
 /// [`whole`], with the offsets of the network and the transport header.
 #[inline(always)]
-pub(super) fn at<P: Packet>(
+fn at<P: Packet>(
     packet: &mut P,
     head: &Head,
     l3: usize,

@@ -138,26 +138,32 @@ pub fn known<T: Tables>(
     keep(tables, entry, sets.tag, head.signal, fresh).then_some(place)
 }
 
-/// The place of the session of a client's packet for a backend, if it is in the first of its sets and
-/// the packet changes nothing about it.
+/// The place of a client's session with a backend, if there is one in the sets where most are, and a
+/// packet that neither opens nor ends anything changes nothing about it.
 #[inline(always)]
 pub fn steady<T: Tables>(
     tables: &T,
     control: &Control,
-    head: &Head,
+    family: Family,
+    client: Client,
+    is_udp: bool,
     id: u16,
-    backend: &Backend,
     generation: u8,
 ) -> Option<u32> {
-    if head.signal.opens() || head.signal.closes() {
-        return None;
-    }
-    let key = Key6::new(head.source, head.source_port, backend.service);
-    let sets = Sets::of(control, head.family, key, NEAR)?;
-    let (place, entry) = sets.find_in(tables, sets.first, key)?;
-    first(tables, head, id, generation)
-        .is_steady(entry.value.load())
-        .then_some(place)
+    let key = Key6::new(client.address, client.port, client.service);
+    let sets = Sets::of(control, family, key, NEAR)?;
+    let (place, entry) = sets.find(tables, key)?;
+    let fresh = Session {
+        value: Value {
+            backend: id,
+            generation,
+            state: State::New,
+            seen: flow::seen(tables.jiffies()),
+        },
+        udp: is_udp,
+        answered: false,
+    };
+    fresh.is_steady(entry.value.load()).then_some(place)
 }
 
 /// The place of a session that [`known`] does not know: it is in the other sets, or is made. `None`:
