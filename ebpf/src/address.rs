@@ -19,32 +19,9 @@ pub fn role<T: Tables>(tables: &T, control: &Control, addr: [u64; 2]) -> Role {
     }
 }
 
-/// Decides about a TCP or UDP packet that no service is for.
-///
-/// The parts are called one after another and not by each other, as all functions on the way to the
-/// innermost one share the stack.
+/// A TCP or UDP packet that no service is for. The word is a [`Decision::pack`]ed one.
 #[inline(always)]
-pub fn transport<P: Packet, T: Parts>(packet: &mut P, tables: &T, head: u64) -> Decision {
-    let word = tables.address(packet, head);
-    Decision::unpack(match word & 0xff {
-        next::ANSWER => tables.answer(packet, head, (word >> 8) as u32),
-        next::UNWRAP => tables.unwrap(packet, head),
-        _ => word,
-    })
-}
-
-/// The lowest byte of [`purpose`]'s word, if it is no verdict.
-mod next {
-    /// [`crate::nat::answer`], with the address's number in bits 8-39.
-    pub(super) const ANSWER: u64 = 0xfe;
-    /// [`crate::tunnel::unwrap`]
-    pub(super) const UNWRAP: u64 = 0xff;
-}
-
-/// What becomes of a TCP or UDP packet that no service is for. The word is a [`Decision::pack`]ed
-/// one, or what is [`next`].
-#[inline(always)]
-pub fn purpose<P: Packet, T: Tables>(packet: &mut P, tables: &T, head: &Head) -> u64 {
+pub fn transport<P: Packet, T: Parts>(packet: &mut P, tables: &T, head: &Head) -> u64 {
     let Some(control) = tables.control() else {
         return Decision::new(Verdict::NotVip).pack();
     };
@@ -59,10 +36,10 @@ pub fn purpose<P: Packet, T: Tables>(packet: &mut P, tables: &T, head: &Head) ->
         && head.part.is_whole()
         && head.destination_port() as u64 == control.gue_port.load();
     if role.is_endpoint() && is_gue {
-        return next::UNWRAP;
+        return tables.unwrap(packet, head.pack());
     }
     match role.nat() {
-        Some(number) => next::ANSWER | (number as u64) << 8,
+        Some(number) => tables.answer(packet, head.pack(), number),
         None => Decision::new(Verdict::NoService).pack(),
     }
 }

@@ -39,7 +39,7 @@ use steerd_ebpf::{
     flow::{Set4, Set6},
     fragment, general, icmp, nat,
     packet::{Packet, Word},
-    parse::Head,
+    parse::{Family, Head},
     parts::Parts,
     rewrite,
     steer::{Decision, Tables, run},
@@ -105,7 +105,6 @@ struct Source {
 
 /// Steers what arrives at an interface.
 #[xdp(frags)]
-#[inline(always)]
 pub(crate) fn steerd(ctx: XdpContext) -> u32 {
     let mut frame = Frame::new(&ctx);
     let length = (frame.end - frame.start) as u64;
@@ -161,6 +160,11 @@ macro_rules! parts {
             }
 
             #[inline(always)]
+            fn translate_plain<P: Packet>(&self, packet: &mut P, family: Family, id: u16) -> u64 {
+                steerd_translate_plain(packet.context().cast(), family as u64, id)
+            }
+
+            #[inline(always)]
             fn retag<P: Packet>(&self, packet: &mut P, l3: usize, to: u64, from: u64) -> u64 {
                 steerd_retag(packet.context().cast(), l3 as u64, to, from)
             }
@@ -184,7 +188,7 @@ parts! {
     look_up = general::look_up, steerd_look_up();
     forward = general::forward, steerd_forward(backend: u16);
     arrive = arrive::arrive, steerd_arrive(slot: u32);
-    address = address::purpose, steerd_address();
+    address = address::transport, steerd_address();
     wrap = tunnel::wrap, steerd_wrap(backend: u16);
     unwrap = tunnel::unwrap, steerd_unwrap();
     too_big = tunnel::too_big, steerd_too_big(mtu: u16);
@@ -201,6 +205,17 @@ parts! {
 pub(crate) extern "C" fn steerd_general(ctx: *mut xdp_md) -> u64 {
     let ctx = XdpContext::new(ctx);
     general::general(&mut Frame::new(&ctx), &Maps)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn steerd_translate_plain(ctx: *mut xdp_md, family: u64, id: u16) -> u64 {
+    let ctx = XdpContext::new(ctx);
+    let family = match family {
+        0 => Family::V4,
+        _ => Family::V6,
+    };
+    nat::plain::translate(&mut Frame::new(&ctx), &Maps, family, id)
 }
 
 #[unsafe(no_mangle)]

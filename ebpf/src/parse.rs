@@ -308,9 +308,9 @@ pub enum Plain {
 
 /// How much of a plain IPv4 packet has to be there: up to a whole TCP header. Shorter UDP packets
 /// are not plain; Ethernet pads them anyway.
-const PLAIN4: usize = 14 + 20 + 20;
+pub const PLAIN4: usize = 14 + 20 + 20;
 /// The same for IPv6.
-const PLAIN6: usize = 14 + 40 + 20;
+pub const PLAIN6: usize = 14 + 40 + 20;
 
 /// Reads a plain IPv4 packet without VLAN tag, if its destination is `wanted`. That is asked first:
 /// most packets are not, and then leave without the registers that the rest needs.
@@ -322,9 +322,9 @@ pub fn plain4<P: Packet>(packet: &P, wanted: impl Fn([u64; 2]) -> bool) -> Plain
     }
     // Destination address and ports; TTL, protocol, checksum and source address; the rest.
     let (Some(to), Some(from), Some(first)) = (
-        packet.load_at::<u64, { L3 + 16 }>(),
-        packet.load_at::<u64, { L3 + 8 }>(),
-        packet.load_at::<u64, L3>(),
+        packet.load::<u64>(L3 + 16),
+        packet.load::<u64>(L3 + 8),
+        packet.load::<u64>(L3),
     ) else {
         return Plain::Other;
     };
@@ -339,7 +339,7 @@ pub fn plain4<P: Packet>(packet: &P, wanted: impl Fn([u64; 2]) -> bool) -> Plain
         return Plain::Other;
     }
     let flags = if protocol == protocol::TCP {
-        packet.load_at::<u8, { L3 + 20 + 13 }>().unwrap_or(0)
+        packet.load::<u8>(L3 + 20 + 13).unwrap_or(0)
     } else {
         0
     };
@@ -366,12 +366,12 @@ pub fn plain6<P: Packet>(packet: &P, wanted: impl Fn([u64; 2]) -> bool) -> Plain
         return Plain::Other;
     }
     let (Some(ports), Some(to1), Some(to0), Some(from1), Some(from0), Some(first)) = (
-        packet.load_at::<u32, { L3 + 40 }>(),
-        packet.load_at::<u64, { L3 + 32 }>(),
-        packet.load_at::<u64, { L3 + 24 }>(),
-        packet.load_at::<u64, { L3 + 16 }>(),
-        packet.load_at::<u64, { L3 + 8 }>(),
-        packet.load_at::<u64, L3>(),
+        packet.load::<u32>(L3 + 40),
+        packet.load::<u64>(L3 + 32),
+        packet.load::<u64>(L3 + 24),
+        packet.load::<u64>(L3 + 16),
+        packet.load::<u64>(L3 + 8),
+        packet.load::<u64>(L3),
     ) else {
         return Plain::Other;
     };
@@ -384,7 +384,7 @@ pub fn plain6<P: Packet>(packet: &P, wanted: impl Fn([u64; 2]) -> bool) -> Plain
         return Plain::Other;
     }
     let flags = if protocol == protocol::TCP {
-        packet.load_at::<u8, { L3 + 40 + 13 }>().unwrap_or(0)
+        packet.load::<u8>(L3 + 40 + 13).unwrap_or(0)
     } else {
         0
     };

@@ -104,8 +104,8 @@ fn age_ipv6<P: Packet>(packet: &mut P, l3: usize) -> Result<(), Stuck> {
 /// Destination and the first two bytes of the source in one word, then the rest.
 #[inline(always)]
 pub fn set_macs<P: Packet>(packet: &mut P, destination: u64, source: u64) -> Option<()> {
-    packet.store_at::<u64, 0>(destination & MAC_MASK | source << 48)?;
-    packet.store_at::<u32, 8>((source >> 16) as u32)
+    packet.store(0, destination & MAC_MASK | source << 48)?;
+    packet.store(8, (source >> 16) as u32)
 }
 
 /// Gives a frame whose network header begins at `l3` its MACs and its VLAN tag, that in the upper
@@ -156,13 +156,13 @@ fn set_tag<P: Packet>(packet: &mut P, l3: usize, tag: u16) -> Option<usize> {
 /// The six bytes at the start of a frame: to whom it is.
 #[inline(always)]
 pub fn destination_mac<P: Packet>(packet: &P) -> Option<u64> {
-    Some(packet.load_at::<u64, 0>()? & MAC_MASK)
+    Some(packet.load::<u64>(0)? & MAC_MASK)
 }
 
 /// The six bytes behind: from whom it is.
 #[inline(always)]
 pub fn source_mac<P: Packet>(packet: &P) -> Option<u64> {
-    Some(packet.load_at::<u64, 6>()? & MAC_MASK)
+    Some(packet.load::<u64>(6)? & MAC_MASK)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::{
         Backend, BackendState, Control, FragmentSet, Hop, Load, MacOwner, Mode, RingLine, Service,
         SynLimit,
     },
-    address, arrive,
+    arrive,
     event::Event,
     flow::{self, Entry, Key, Key4, Key6, Set4, Set6, Value, WAYS},
     fragment,
@@ -184,21 +184,10 @@ fn steer<P: Packet, T: Parts>(
                         verdict => verdict,
                     })
                 }
-                Mode::Nat => {
-                    let word = nat::plain::translate(
-                        packet,
-                        tables,
-                        control,
-                        head.family,
-                        id,
-                        backend,
-                        state,
-                    );
-                    match word {
-                        nat::plain::OTHER => nat::deliver(packet, tables, head.pack(), id),
-                        verdict => Verdict::unpack(verdict),
-                    }
-                }
+                Mode::Nat => match tables.translate_plain(packet, head.family, id) {
+                    nat::plain::OTHER => nat::deliver(packet, tables, head.pack(), id),
+                    verdict => Verdict::unpack(verdict),
+                },
             };
             return Decision {
                 verdict,
@@ -214,7 +203,7 @@ fn steer<P: Packet, T: Parts>(
                 ..Decision::new(verdict)
             };
         }
-        Found::NoService => return address::transport(packet, tables, head.pack()),
+        Found::NoService => return Decision::unpack(tables.address(packet, head.pack())),
     };
     arrive_and_deliver(packet, tables, head.pack(), service, slot)
 }
@@ -231,7 +220,7 @@ pub fn steer_any<P: Packet, T: Parts>(packet: &mut P, tables: &T, head: u64) -> 
             service,
             ..Decision::new(Verdict::unpack(found))
         },
-        _ => address::transport(packet, tables, head),
+        _ => Decision::unpack(tables.address(packet, head)),
     }
 }
 

@@ -9,11 +9,10 @@
 
 use super::{change, session};
 use crate::{
-    abi::{Backend, BackendState, Control, Hop},
+    abi::{Hop, MAC_MASK},
     packet::Packet,
-    parse::{Family, Signal, protocol},
-    rewrite::{destination_mac, set_macs, source_mac},
-    steer::Tables,
+    parse::{Family, PLAIN4, PLAIN6, Signal, protocol},
+    steer::{Tables, usable},
     sum,
     verdict::Verdict,
 };
@@ -31,14 +30,15 @@ const L3: usize = 14;
 pub fn translate<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
-    control: &Control,
     family: Family,
-    id: u16,
-    backend: &Backend,
-    state: BackendState,
+    backend: u16,
 ) -> u64 {
-    packet.forget();
-    match to_backend(packet, tables, control, family, id, backend, state) {
+    // A call for each family: the offsets are then constants.
+    let done = match family {
+        Family::V4 => to_backend(packet, tables, Family::V4, backend),
+        Family::V6 => to_backend(packet, tables, Family::V6, backend),
+    };
+    match done {
         Some(()) => Verdict::Nat as u64,
         None => OTHER,
     }
@@ -48,12 +48,17 @@ pub fn translate<P: Packet, T: Tables>(
 fn to_backend<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
-    control: &Control,
     family: Family,
     id: u16,
-    backend: &Backend,
-    state: BackendState,
 ) -> Option<()> {
+    if !packet.has(match family {
+        Family::V4 => PLAIN4,
+        Family::V6 => PLAIN6,
+    }) {
+        return None;
+    }
+    let control = tables.control()?;
+    let (backend, state) = usable(tables, id)?;
     let frame = backend.source.load();
     if frame >> 48 != 0 || super::family(backend.addr) != family {
         return None;
@@ -87,7 +92,8 @@ fn to_backend<P: Packet, T: Tables>(
             ipv6(packet, source, backend.addr, ports, is_udp)?;
         }
     }
-    set_macs(packet, state.mac, frame)
+    packet.store_at::<u64, 0>(state.mac | frame << 48)?;
+    packet.store_at::<u32, 8>((frame >> 16) as u32)
 }
 
 /// Who sent it, and whether it is UDP; `None`: it begins or ends something.
@@ -125,8 +131,8 @@ fn client6<P: Packet>(packet: &P, service: u32) -> Option<(Client, bool)> {
 /// Whether a frame without tags came this way.
 #[inline(always)]
 fn came_by<P: Packet>(packet: &P, hop: &Hop) -> Option<bool> {
-    let same = hop.client.load() == source_mac(packet)?
-        && hop.own.load() == destination_mac(packet)?
+    let same = hop.client.load() == packet.load_at::<u64, 6>()? & MAC_MASK
+        && hop.own.load() == packet.load_at::<u64, 0>()? & MAC_MASK
         && hop.ifindex.load() == packet.ingress() as u64
         && hop.tags.load() == 0;
     Some(same)
