@@ -160,6 +160,11 @@ macro_rules! parts {
             }
 
             #[inline(always)]
+            fn address<P: Packet>(&self, packet: &mut P, head: u64) -> u64 {
+                steerd_address(packet.context().cast(), head)
+            }
+
+            #[inline(always)]
             fn translate_plain<P: Packet>(&self, packet: &mut P, family: Family, id: u16) -> u64 {
                 steerd_translate_plain(packet.context().cast(), family as u64, id)
             }
@@ -188,7 +193,6 @@ parts! {
     look_up = general::look_up, steerd_look_up();
     forward = general::forward, steerd_forward(backend: u16);
     arrive = arrive::arrive, steerd_arrive(slot: u32);
-    address = address::transport, steerd_address();
     wrap = tunnel::wrap, steerd_wrap(backend: u16);
     unwrap = tunnel::unwrap, steerd_unwrap();
     too_big = tunnel::too_big, steerd_too_big(mtu: u16);
@@ -205,6 +209,13 @@ parts! {
 pub(crate) extern "C" fn steerd_general(ctx: *mut xdp_md) -> u64 {
     let ctx = XdpContext::new(ctx);
     general::general(&mut Frame::new(&ctx), &Maps)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn steerd_address(ctx: *mut xdp_md, head: u64) -> u64 {
+    let ctx = XdpContext::new(ctx);
+    address::transport(&mut Frame::new(&ctx), &Maps, head)
 }
 
 #[unsafe(no_mangle)]
@@ -406,12 +417,6 @@ impl Packet for Frame<'_> {
     fn store_at<W: Word, const OFFSET: usize>(&mut self, word: W) -> Option<()> {
         self.has(OFFSET + size_of::<W>())
             .then(|| write::<W, OFFSET>(self.start, word))
-    }
-
-    #[inline(always)]
-    fn forget(&self) {
-        // SAFETY: no instruction. The compiler takes it for one that may write any memory.
-        unsafe { asm!("", options(nostack, preserves_flags)) };
     }
 
     #[inline(always)]

@@ -51,10 +51,6 @@ pub trait Packet {
         self.store(OFFSET, word)
     }
 
-    /// What was read of the packet is not kept from here on, but read again where it is needed.
-    #[inline(always)]
-    fn forget(&self) {}
-
     /// The sum of the 32-bit words of `BYTES` bytes at `offset`, a multiple of 4 and at most 512,
     /// for a checksum. `None` if they are not wholly within the packet.
     fn sum<const BYTES: usize>(&self, offset: usize) -> Option<u64>;

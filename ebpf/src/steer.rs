@@ -369,6 +369,15 @@ pub enum Arrival {
     FromPeer,
 }
 
+/// Whether a frame is to this host.
+#[inline(always)]
+pub fn is_to_us<P: Packet, T: Tables>(packet: &P, tables: &T, control: &Control) -> bool {
+    match rewrite::destination_mac(packet) {
+        Some(to) => is_known(tables, control.macs.load(), to, MacOwner::Own),
+        None => false,
+    }
+}
+
 /// Whom a frame is from and to.
 #[inline(always)]
 pub fn arrival<P: Packet, T: Tables>(packet: &P, tables: &T, control: &Control) -> Arrival {

@@ -48,6 +48,28 @@ mod tests {
         !fold(words.sum())
     }
 
+    /// Of any width, with the two zeros told apart: only nothing at all is 0.
+    #[test]
+    fn folding_is_adding_around() {
+        let around = |mut sum: u64| {
+            while sum > 0xffff {
+                sum = (sum & 0xffff) + (sum >> 16);
+            }
+            sum as u16
+        };
+        let parts = [0, 1, 2, 0x7fff, 0x8000, 0xfffd, 0xfffe, 0xffff];
+        for a in parts {
+            for b in parts {
+                for c in parts {
+                    for d in parts {
+                        let sum = a << 48 | b << 32 | c << 16 | d;
+                        assert_eq!(fold(sum), around(sum), "{sum:#x}");
+                    }
+                }
+            }
+        }
+    }
+
     proptest! {
         /// The changed checksum is the one computed anew, but for the two forms of zero, of which
         /// RFC 1624 says which one: what was not all zeros stays so.

@@ -123,6 +123,13 @@ impl Session {
         word & KEPT != MOVING && (word ^ self.pack(0)) & !(KEPT | Self::TAG) == 0
     }
 
+    /// [`Session::is_steady`], and the entry has a session, whose key has this tag.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_steady_as(self, tag: u64, word: u64) -> bool {
+        Self::tag(word) == tag & 0xfff && Self::is_known(word) && self.is_steady(word)
+    }
+
     /// Whether an answer that ends nothing changes nothing in an entry's word.
     #[must_use]
     #[inline(always)]

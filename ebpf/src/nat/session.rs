@@ -56,6 +56,13 @@ impl Found {
         (self.0 >> 40) as u8
     }
 
+    /// Whether it is UDP; else TCP.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_udp(self) -> bool {
+        Session::is_udp(self.0)
+    }
+
     /// Whether it is of this protocol.
     #[must_use]
     #[inline(always)]
@@ -152,7 +159,10 @@ pub fn steady<T: Tables>(
 ) -> Option<u32> {
     let key = Key6::new(client.address, client.port, client.service);
     let sets = Sets::of(control, family, key, NEAR)?;
-    let (place, entry) = sets.find(tables, key)?;
+    let (place, entry) = match keyed(tables, sets.first, key) {
+        Some(found) => found,
+        None => keyed(tables, sets.second, key)?,
+    };
     let fresh = Session {
         value: Value {
             backend: id,
@@ -163,7 +173,27 @@ pub fn steady<T: Tables>(
         udp: is_udp,
         answered: false,
     };
-    fresh.is_steady(entry.value.load()).then_some(place)
+    fresh
+        .is_steady_as(sets.tag, entry.value.load())
+        .then_some(place)
+}
+
+/// The entry of a set that has this key, and its place; it may be torn.
+#[inline(always)]
+fn keyed<T: Tables>(tables: &T, set: u32, key: Key6) -> Option<(u32, &Entry6)> {
+    let [a, b, c, d] = &tables.nat(set)?.0;
+    let place = set * WAYS as u32;
+    if a.is(key) {
+        Some((place, a))
+    } else if b.is(key) {
+        Some((place + 1, b))
+    } else if c.is(key) {
+        Some((place + 2, c))
+    } else if d.is(key) {
+        Some((place + 3, d))
+    } else {
+        None
+    }
 }
 
 /// The place of a session that [`known`] does not know: it is in the other sets, or is made. `None`:
@@ -213,6 +243,12 @@ fn first<T: Tables>(tables: &T, head: &Head, backend: u16, generation: u8) -> Se
         udp: head.protocol() == protocol::UDP,
         answered: false,
     }
+}
+
+/// Whether an answer that neither opens nor ends anything changes nothing about its session.
+#[inline(always)]
+pub fn was_answered<T: Tables>(tables: &T, found: Found) -> bool {
+    Session::was_answered(found.0, flow::seen(tables.jiffies()))
 }
 
 /// Notes an answer.

@@ -2,6 +2,7 @@
 //! ends that they should have by then. Those are compared whole, so checksums are too.
 
 mod hostile;
+mod plain;
 mod sessions;
 mod spread;
 
