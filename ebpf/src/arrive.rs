@@ -130,10 +130,16 @@ fn decide_in<P: Packet, T: Parts, K: Key>(
         }
     }
     admit::admit(packet, tables, service, head).map_err(|verdict| (0, verdict))?;
+    // Where it will be recorded, if it may have a place.
+    let entry = found.or_else(|| {
+        let idle = tables.control()?.established_idle.load() as u32;
+        flow::victim::<K>(set, now, idle)
+    });
     let id = if named != 0 {
         named
     } else {
-        select::choose(tables, service, head.source, head.source_port)
+        let is_kept = entry.is_some();
+        select::choose(tables, service, head.source, head.source_port, is_kept)
     };
     if id == 0 {
         return Err((0, Verdict::NoBackend));
@@ -141,38 +147,39 @@ fn decide_in<P: Packet, T: Parts, K: Key>(
     let Some((_, state)) = usable(tables, id) else {
         return Err((id, Verdict::BadBackend));
     };
-    record(tables, service, head, set, found, key, tag, now, id, state);
+    match entry {
+        Some(entry) => {
+            let is_known = found.is_some();
+            record(
+                tables, service, head, entry, is_known, key, tag, now, id, state,
+            );
+        }
+        None => tables.event(Event::FlowUnrecorded),
+    }
     Ok(id)
 }
 
-/// Records a new flow, if it may have a place.
+/// Records a new flow in this entry, its own before or another one's.
 #[inline(always)]
 #[allow(clippy::too_many_arguments, reason = "one caller, whose tail it is")]
 fn record<T: Parts, K: Key>(
     tables: &T,
     service: &Service,
     head: &Head,
-    set: &[K::Entry; WAYS],
-    known: Option<&K::Entry>,
+    entry: &K::Entry,
+    is_known: bool,
     key: K,
     tag: u64,
     now: u32,
     id: u16,
     state: BackendState,
 ) {
-    let idle = match tables.control() {
-        Some(control) => control.established_idle.load() as u32,
-        None => return,
-    };
-    let Some(entry) = known.or_else(|| flow::victim::<K>(set, now, idle)) else {
-        return tables.event(Event::FlowUnrecorded);
-    };
     let before = entry.value().load();
     match State::from_word(before) {
         None => {}
         Some(State::Closing) => tables.event(Event::FlowEvictedClosing),
         Some(gone) => {
-            if known.is_none() {
+            if !is_known {
                 tables.event(match gone {
                     State::New => Event::FlowEvictedNew,
                     _ => Event::FlowEvictedIdle,

@@ -432,6 +432,19 @@ impl Packet for Frame<'_> {
 
     #[inline(always)]
     fn has(&self, bytes: usize) -> bool {
+        let mut bytes = bytes;
+        if !is_val_statically_known(bytes) {
+            // What is added to an address needs a bound. Kernels as old as 6.1 know none of a length
+            // once its bytes were swapped, and the compiler, which does, would leave a plain mask out.
+            // SAFETY: an AND. No length is larger: one of 16 bits, and the headers before it.
+            unsafe {
+                asm!(
+                    "{bytes} &= 0x1ffff",
+                    bytes = inout(reg) bytes,
+                    options(pure, nomem, nostack, preserves_flags)
+                );
+            }
+        }
         self.start + bytes <= self.end
     }
 

@@ -10,15 +10,27 @@ use crate::{
     steer::{Tables, usable},
 };
 
-/// The scheduler's choice; 0: none.
+/// The scheduler's choice; 0: none. Of a flow that is not `kept`, each packet is chosen for anew: by
+/// the hash, whatever the scheduler, or they would be spread over all backends.
 #[inline(always)]
-pub fn choose<T: Tables>(tables: &T, service: &Service, client: [u64; 2], client_port: u16) -> u16 {
+pub fn choose<T: Tables>(
+    tables: &T,
+    service: &Service,
+    client: [u64; 2],
+    client_port: u16,
+    kept: bool,
+) -> u16 {
     let (first, slots) = service.ring();
     if slots == 0 {
         return 0;
     }
     let policy = service.policy();
-    match policy.scheduler() {
+    let scheduler = if kept {
+        policy.scheduler()
+    } else {
+        Scheduler::Hash
+    };
+    match scheduler {
         Scheduler::Hash => {
             let affinity = policy.affinity();
             let hash = hash::ring(client, client_port, service.salt, affinity);

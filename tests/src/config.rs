@@ -239,9 +239,11 @@ impl NodeConfig {
     ///
     /// # Errors
     ///
-    /// There is none of that name.
+    /// What is of that name is no array.
     pub fn push(&mut self, name: &str, table: Table) -> Result<()> {
-        let array = self.table.get_mut(name).and_then(Value::as_array_mut);
+        let entry = self.table.entry(name);
+        let array = entry.or_insert_with(|| Value::Array(Vec::new()));
+        let array = array.as_array_mut();
         let array = array.ok_or_else(|| lacks(&self.path, name))?;
         array.push(Value::Table(table));
         Ok(())

@@ -37,6 +37,18 @@ pub enum Error {
         /// The variable that names it.
         variable: &'static str,
     },
+    /// No other kernel to run a test on.
+    #[error("this kernel lacks what the test needs, and there is no guest in {}: run `cargo xtask test`, which sets one up", dir.display())]
+    NoGuest {
+        /// Where one was looked for.
+        dir: PathBuf,
+    },
+    /// A program of the system is missing.
+    #[error("there is no {program} here: run `cargo xtask test`, which installs what tests need")]
+    NoProgram {
+        /// Its name.
+        program: &'static str,
+    },
     /// An example configuration is not what the lab can work with.
     #[error("{}: {reason}", path.display())]
     Config {
@@ -89,6 +101,21 @@ pub enum Error {
         /// What is missing.
         reason: &'static str,
     },
+}
+
+impl Error {
+    /// Whether the kernel does not know what it was asked for.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        let Self::Netlink {
+            source: rtnetlink::Error::NetlinkError(message),
+            ..
+        } = self
+        else {
+            return false;
+        };
+        message.to_io().raw_os_error() == Some(libc::EOPNOTSUPP)
+    }
 }
 
 /// A test that returns an error shows it by its `Debug`: that is read by a person too.

@@ -16,6 +16,8 @@
 //! * [`scenario`]: what goes wrong, as functions from a running lab to a [`scenario::Report`];
 //!   [`watch`] and [`timeline`]: the story of it for a person; [`demo`]: all of it in one command.
 //!
+//! * [`guest`]: another kernel to run a test on, where the one at hand lacks what it needs.
+//!
 //! Beside the lab: [`site`], a single node in networks of every shape, with [`traffic`] in every mode;
 //! two benchmarks, [`bench`](mod@bench): what a packet costs, and [`throughput`]: what a balancer
 //! carries; and [`model`]: what the kernel program has to do.
@@ -27,6 +29,7 @@ pub mod demo;
 pub mod dir;
 pub mod error;
 pub mod game;
+pub mod guest;
 pub mod lab;
 pub mod link;
 pub mod model;

@@ -9,7 +9,7 @@ use std::{
 use futures_util::TryStreamExt;
 use nix::net::if_::if_nametoindex;
 use rtnetlink::{
-    Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection,
+    Handle, LinkBridge, LinkUnspec, LinkVeth, LinkVlan, RouteMessageBuilder, new_connection,
     packet_route::link::{BridgeStpState, LinkAttribute, LinkXdp},
 };
 // The answer of [`xdp`].
@@ -48,6 +48,19 @@ pub fn add_cable(name: &str, far_name: &str) -> Result<()> {
         let veth = LinkVeth::new(name, far_name).build();
         let add = handle.link().add(veth).execute().await;
         add.context(|| format!("add veth {name}"))
+    })
+}
+
+/// Makes the interface `name` for frames in an 802.1Q VLAN of the interface `below`.
+///
+/// # Errors
+///
+/// No such interface, the kernel has no VLANs, or the name is taken.
+pub fn add_vlan(name: &str, below: &str, vlan: u16) -> Result<()> {
+    let device = LinkVlan::new(name, index(below)?, vlan).build();
+    netlink(async |handle| {
+        let add = handle.link().add(device).execute().await;
+        add.context(|| format!("add VLAN {vlan} of {below}"))
     })
 }
 

@@ -420,7 +420,12 @@ pub fn server_command(host: &Host, binaries: &Binaries) -> Command {
     command
 }
 
-fn built(name: &'static str, variable: &'static str, given: Option<PathBuf>) -> Result<PathBuf> {
+/// A binary that cargo built beside the running executable, or that `given` or `variable` name.
+pub(crate) fn built(
+    name: &'static str,
+    variable: &'static str,
+    given: Option<PathBuf>,
+) -> Result<PathBuf> {
     let path = given
         .or_else(|| env::var_os(variable).map(PathBuf::from))
         .unwrap_or_else(|| {

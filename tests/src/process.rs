@@ -44,6 +44,16 @@ impl Process {
         Ok(Self { name, child, log })
     }
 
+    /// The programs that it started itself and that still run.
+    #[must_use]
+    pub fn children(&self) -> Vec<Pid> {
+        let id = self.child.id();
+        let list = fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
+        let list = list.unwrap_or_default();
+        let ids = list.split_whitespace().filter_map(|id| id.parse().ok());
+        ids.map(Pid::from_raw).collect()
+    }
+
     /// Kills it (SIGKILL) and waits until it is gone.
     ///
     /// # Errors

@@ -170,6 +170,21 @@ impl Switch {
         self.namespace.run(|| Pass::attach(spec.name))
     }
 
+    /// Lets a host's port here, which may be plugged in here or not, also carry frames of `other`:
+    /// those with the tag of this VLAN, which they have on the cable only.
+    ///
+    /// # Errors
+    ///
+    /// The host has no port here, or the kernel has no VLANs.
+    pub fn trunk(&self, spec: HostSpec, vlan: u16, other: &Self) -> Result<()> {
+        let name = format!("{}.{vlan}", spec.name);
+        self.namespace.run(|| {
+            link::add_vlan(&name, spec.name, vlan)?;
+            link::hand_over(&name, other.namespace.net(), &name)
+        })?;
+        other.namespace.run(|| link::plug(&name, BRIDGE))
+    }
+
     /// Makes a host's port an access port of a VLAN. All other ports carry frames as they are.
     ///
     /// # Errors

@@ -1,11 +1,15 @@
-//! Waiting for an event with a deadline.
+//! Waiting for an event with a deadline. In a [`guest`] all deadlines are later.
 
 use std::{
+    sync::LazyLock,
     thread,
     time::{Duration, Instant},
 };
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    guest,
+};
 
 /// Asks `probe` every few milliseconds until it has an answer.
 ///
@@ -18,7 +22,7 @@ pub fn until<T>(
     mut probe: impl FnMut() -> Result<Option<T>>,
     seen: impl FnOnce() -> String,
 ) -> Result<T> {
-    let start = Instant::now();
+    let (start, deadline) = (Instant::now(), patience(deadline));
     loop {
         if let Some(answer) = probe()? {
             return Ok(answer);
@@ -33,5 +37,16 @@ pub fn until<T>(
         thread::sleep(PERIOD);
     }
 }
+
+/// How long may be waited here for what takes no longer than `usually` on a machine that is not
+/// emulated.
+#[must_use]
+pub fn patience(usually: Duration) -> Duration {
+    static FACTOR: LazyLock<u32> = LazyLock::new(|| if guest::is_here() { SLOWER } else { 1 });
+    usually * *FACTOR
+}
+
+/// A guest is some ten times slower, but what is waited for is mostly not that it computes.
+const SLOWER: u32 = 5;
 
 const PERIOD: Duration = Duration::from_millis(5);

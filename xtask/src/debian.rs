@@ -44,6 +44,39 @@ pub(crate) fn with_fresh_lists<T>(install: bool, attempt: impl Fn() -> Result<T>
     }
 }
 
+/// Those dependencies of a package whose names begin so.
+pub(crate) fn dependencies(package: &str, prefix: &str) -> Result<Vec<String>> {
+    let record = show(package).ok_or_else(|| unknown(package))?;
+    let mut names = record.depends;
+    names.retain(|name| name.starts_with(prefix));
+    Ok(names)
+}
+
+/// A package and all that it depends on, without what is installed.
+pub(crate) fn with_absent_dependencies(package: &str) -> Result<Vec<String>> {
+    let mut found = BTreeMap::new();
+    let mut open = vec![package.to_owned()];
+    while let Some(name) = open.pop() {
+        if found.contains_key(&name) || installed(&name) {
+            continue;
+        }
+        match show(&name) {
+            Some(record) => open.extend(record.depends),
+            // One that others provide: what provides it is not known.
+            None if name != package => continue,
+            None => return Err(unknown(package)),
+        }
+        found.insert(name, ());
+    }
+    Ok(found.into_keys().collect())
+}
+
+fn unknown(package: &str) -> Error {
+    Error::NoPackages {
+        why: format!("apt knows no package {package}"),
+    }
+}
+
 /// The shared libraries of the system that these packages depend on.
 pub(crate) fn library_dependencies(packages: &[String]) -> Vec<String> {
     let mut names: Vec<String> = packages

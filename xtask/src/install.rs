@@ -116,7 +116,7 @@ fn by_rustup(cache: &Path, cmd: Cmd, install: bool) -> std::result::Result<Rustc
 }
 
 /// The commands that unpack Debian's packages into the cache.
-fn unpack(cache: &Path, packages: &[String]) -> Vec<Cmd> {
+pub(crate) fn unpack(cache: &Path, packages: &[String]) -> Vec<Cmd> {
     let (debs, root) = (cache.join("debs"), toolchain::unpacked_root(cache));
     // Unpacked beside and renamed at the end, so that a broken download leaves no half compiler to be found.
     let half = cache.join("root.half");

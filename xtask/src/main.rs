@@ -1,6 +1,6 @@
 //! steerd's development tasks: `cargo xtask <command>`. One file a command; what they share is below them:
 //! [`toolchain`] finds a compiler for eBPF, [`install`] and [`debian`] get one, [`setup`] readies the machine for tests,
-//! [`run`] runs programs, [`pins`] holds every pinned version.
+//! [`guest`] gets another kernel to run some in, [`run`] runs programs, [`pins`] holds every pinned version.
 
 use std::process::ExitCode;
 
@@ -12,6 +12,7 @@ mod check;
 mod debian;
 mod demo;
 mod error;
+mod guest;
 mod install;
 mod pins;
 mod run;

@@ -33,13 +33,25 @@ pub(crate) const BPF_CPU: &str = "v3";
 /// The target the kernel program is built for: little-endian, as every host we support.
 pub(crate) const BPF_TARGET: &str = "bpfel-unknown-none";
 
+/// Debian's newest kernel for virtual machines, by the package that depends on it: old ones leave the archive. On the
+/// oldest Debian that is supported it is Linux 6.1.
+pub(crate) const GUEST_KERNEL: &str = "linux-image-cloud-amd64";
+
+/// Debian's package with the emulator that runs it.
+pub(crate) const GUEST_EMULATOR: &str = "qemu-system-x86";
+
+/// The modules that the lab needs there.
+pub(crate) const GUEST_MODULES: &[&str] = &["veth", "bridge", "8021q"];
+
 /// What the lab and the kernel tests run, as (Debian package, program it provides).
 pub(crate) const TEST_PROGRAMS: &[(&str, &str)] = &[
-    ("iproute2", "ip"),     // namespaces, veth pairs, routes
-    ("ethtool", "ethtool"), // offloads off: veth leaves checksums partial otherwise
-    ("procps", "sysctl"),   // forwarding and ARP settings inside the namespaces
-    ("iperf3", "iperf3"),   // TCP in bulk, in every mode
-    ("wrk", "wrk"),         // HTTP requests
-    ("haproxy", "haproxy"), // their server, and a balancer to compare with
-    ("nftables", "nft"),    // another one
+    ("iproute2", "ip"),           // namespaces, veth pairs, routes
+    ("ethtool", "ethtool"),       // offloads off: veth leaves checksums partial otherwise
+    ("procps", "sysctl"),         // forwarding and ARP settings inside the namespaces
+    ("iperf3", "iperf3"),         // TCP in bulk, in every mode
+    ("wrk", "wrk"),               // HTTP requests
+    ("haproxy", "haproxy"),       // their server, and a balancer to compare with
+    ("nftables", "nft"),          // another one
+    ("keepalived", "keepalived"), // a node of another kind in one virtual router
+    ("binutils", "strip"),        // makes binaries small enough for a guest's memory
 ];

@@ -8,6 +8,7 @@ use std::{
 use crate::{
     build_ebpf,
     error::{Error, Result},
+    guest,
     run::{self, say},
     setup,
 };
@@ -47,6 +48,7 @@ impl Args {
     /// Readies the machine and builds.
     fn prepare(&self) -> Result<()> {
         setup::machine(!self.no_install)?;
+        guest::prepare(!self.no_install)?;
         build_ebpf::build(!self.no_install)?;
         // The end-to-end tests start the daemon, steerctl and the lab from beside themselves.
         run::cargo().args(["build", "--workspace", "--bins"]).run()

@@ -4,6 +4,7 @@ use std::{fmt, net::IpAddr};
 
 pub use crate::config::{Affinity, Policy, Scheduler, Sources, SynRate};
 use crate::{
+    channel::Message,
     config::{Encapsulation, Mode, Name, Protocol},
     event::{BackendKey, NextHop},
     vrrp::{election::Role, wire::Advert},
@@ -68,10 +69,30 @@ pub enum Action {
     /// The MACs of peers, whose forwarded packets are delivered locally: of configured ones, and
     /// where none are, of those that were heard more than once and of late.
     Forwarders(Vec<[u8; 6]>),
+    /// Check a track once (a script, a gateway), or watch it from now on (the others) and tell what is
+    /// seen at first and whenever it changes. It comes back as [`crate::event::Event::Track`].
+    RunTrack {
+        /// Which.
+        track: Name,
+        /// What its events carry.
+        ticket: u64,
+    },
+    /// Watch a track no more; a check of it that is under way ends at once.
+    StopTrack {
+        /// Which.
+        track: Name,
+    },
     /// A reload takes effect here: the actions before are about virtual routers as they were
     /// configured until now, those after as in [`crate::node::Node::config`]. So do its sections
     /// `[tunnel]` and `[nat]`.
     Reconfigured,
+    /// Say this to a peer over the channel.
+    Say {
+        /// Whom.
+        peer: Name,
+        /// What.
+        message: Message,
+    },
     /// Tell the log and the history.
     Notice(Notice),
     /// Everything was handed over: stop.
@@ -240,6 +261,24 @@ pub enum Notice {
         /// Whether it is up.
         up: bool,
     },
+    /// A track became good or bad, or its number is another one.
+    Track {
+        /// Which.
+        track: Name,
+        /// Whether it is good now.
+        good: bool,
+        /// Why.
+        cause: String,
+    },
+    /// News of a peer on the channel.
+    Channel {
+        /// The peer.
+        peer: Name,
+        /// What.
+        what: String,
+        /// Whether something has to be done about it.
+        trouble: bool,
+    },
 }
 
 /// One line for the log and for `steerctl status`.
@@ -318,6 +357,11 @@ impl fmt::Display for Notice {
                 let state = if *up { "up" } else { "down" };
                 write!(f, "interface {interface} is {state}")
             }
+            Self::Track { track, good, cause } => {
+                let state = if *good { "good" } else { "bad" };
+                write!(f, "track {track} is {state}: {cause}")
+            }
+            Self::Channel { peer, what, .. } => write!(f, "peer {peer}: {what}"),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`gratuitous_arp`] | "this IPv4 address is at my MAC" | RFC 5227 section 3, RFC 9568 section 8.1.2 |
 //! | [`arp_probe`] | "does anybody have this IPv4 address?" | RFC 5227 section 2.1.1 |
+//! | [`question`] | "who has this address?" | RFC 826, RFC 4861 section 7.2.2 |
 //! | [`unsolicited_advertisement`] | "this IPv6 address is at my MAC" | RFC 4861 section 7.2.6 |
 //! | [`duplicate_solicitation`] | "does anybody have this IPv6 address?" | RFC 4862 section 5.4.2 |
 //!
@@ -95,6 +96,27 @@ pub fn duplicate_solicitation(mac: Mac, address: Ipv6Addr) -> [u8; NS_FRAME] {
     frame
 }
 
+/// The frame by which the host at `mac` asks from its own `source` who has `target`; none where the two
+/// are not of one family. What answers comes to this host alone.
+#[must_use]
+pub fn question(mac: Mac, source: IpAddr, target: IpAddr) -> Option<Vec<u8>> {
+    match (source, target) {
+        (IpAddr::V4(source), IpAddr::V4(target)) => Some(arp_request(mac, source, target).to_vec()),
+        (IpAddr::V6(source), IpAddr::V6(target)) => {
+            let mut frame = [0; NA_FRAME];
+            let message = &mut frame[IPV6_HEADERS..];
+            message[0] = NEIGHBOUR_SOLICITATION;
+            message[8..24].copy_from_slice(&target.octets());
+            message[24] = OPTION_SOURCE_LINK_LAYER;
+            message[25] = 1; // in units of eight bytes
+            message[26..32].copy_from_slice(&mac);
+            finish_icmpv6(&mut frame, mac, source, solicited_node(target));
+            Some(frame.to_vec())
+        }
+        _ => None,
+    }
+}
+
 /// The claim that a frame makes, if it makes one.
 ///
 /// ARP: the sender of a request or reply says that it has its own address; zero is nobody's, so
@@ -119,7 +141,7 @@ pub const ARP_FRAME: usize = ETHERNET + 28;
 const IPV6_HEADERS: usize = ETHERNET + 40;
 /// Ethernet, IPv6, a solicitation without options.
 pub const NS_FRAME: usize = IPV6_HEADERS + 24;
-/// Ethernet, IPv6, an advertisement with one option.
+/// Ethernet, IPv6, an advertisement or solicitation with one option.
 pub const NA_FRAME: usize = IPV6_HEADERS + 32;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
@@ -131,6 +153,7 @@ const ARP_REPLY: u16 = 2;
 const ICMPV6: u8 = 58;
 const NEIGHBOUR_SOLICITATION: u8 = 135;
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+const OPTION_SOURCE_LINK_LAYER: u8 = 1;
 const OPTION_TARGET_LINK_LAYER: u8 = 2;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
@@ -268,6 +291,28 @@ mod tests {
             0, 0, 0, 0, 0, 0, 10, 77, 0, 100,
         ];
         assert_eq!(gratuitous_arp(MAC, VIP4), golden);
+    }
+
+    #[test]
+    fn questions_are_asked_in_an_own_name() {
+        let own4 = Ipv4Addr::new(10, 77, 0, 1);
+        let frame = question(MAC, own4.into(), VIP4.into()).unwrap();
+        assert_eq!(frame, arp_request(MAC, own4, VIP4));
+        assert_eq!(frame[28..32], own4.octets());
+        assert_eq!(frame[38..42], VIP4.octets());
+        let own6: Ipv6Addr = "fe80::1".parse().unwrap();
+        let frame = question(MAC, own6.into(), VIP6.into()).unwrap();
+        assert_eq!(frame[..6], [0x33, 0x33, 0xff, 0x12, 0x34, 0x56]);
+        assert_eq!(frame[22..38], own6.octets());
+        assert_eq!(frame[38..54], solicited_node(VIP6).octets());
+        let message = &frame[IPV6_HEADERS..];
+        assert_eq!(icmpv6_checksum(own6, solicited_node(VIP6), message), 0);
+        assert_eq!((message[0], message[1]), (NEIGHBOUR_SOLICITATION, 0));
+        assert_eq!(message[8..24], VIP6.octets());
+        assert_eq!(message[24..], [[1, 1].as_slice(), &MAC].concat());
+        assert_eq!(parse_claim(&frame), None, "to ask is not to claim");
+        assert_eq!(question(MAC, own4.into(), VIP6.into()), None);
+        assert_eq!(question(MAC, own6.into(), VIP4.into()), None);
     }
 
     #[test]

@@ -11,8 +11,11 @@
 //!
 //! A refusal is an HTTP status of 400 or above with a [`Failure`].
 
+mod channel;
+
 use std::{net::IpAddr, ops::Add, time::Duration};
 
+pub use channel::{ChannelPeerStatus, ChannelStatus, PeerConfig, PeerRole, PeerView, RefusedPeers};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -35,6 +38,8 @@ pub struct Status {
     pub interfaces: Vec<InterfaceStatus>,
     /// The virtual routers.
     pub virtual_routers: Vec<VirtualRouterStatus>,
+    /// What virtual routers track.
+    pub tracks: Vec<TrackStatus>,
     /// The services with their backends.
     pub services: Vec<ServiceStatus>,
     /// What the program did with packets, by verdict, zero ones left out.
@@ -47,6 +52,9 @@ pub struct Status {
     pub dropped_adverts: Vec<DroppedAdverts>,
     /// The last notices, newest last.
     pub recent: Vec<RecentNotice>,
+    /// The peer channel, where one is configured.
+    #[serde(default)]
+    pub channel: Option<ChannelStatus>,
 }
 
 /// An interface that carries the program.
@@ -77,6 +85,10 @@ pub struct VirtualRouterStatus {
     pub cause: String,
     /// The priority it was given.
     pub priority: u8,
+    /// The priority it has: with what its tracks add.
+    pub effective_priority: u8,
+    /// What its tracks add to its priority, each that does.
+    pub weightings: Vec<Weighting>,
     /// Its own advert interval in milliseconds.
     pub advert_interval_ms: u64,
     /// The current master's address, if a peer is master.
@@ -98,6 +110,54 @@ pub struct PeerStatus {
     pub priority: Option<u8>,
     /// Milliseconds since its last advert.
     pub last_advert_ms: Option<u64>,
+}
+
+/// What a track adds to a priority now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Weighting {
+    /// The track.
+    pub track: Name,
+    /// What it adds.
+    pub adds: i16,
+}
+
+/// Something that virtual routers track.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrackStatus {
+    /// Its name.
+    pub name: Name,
+    /// What is watched: `interface`, `service`, `script`, `file`, `process`, `gateway`.
+    pub kind: String,
+    /// Whether virtual routers have a fault while it is bad.
+    pub fault: bool,
+    /// What it adds to a priority: positive, while it is good; negative, while it is bad.
+    pub weight: Option<i16>,
+    /// What it adds now.
+    pub adds: i16,
+    /// Its state.
+    pub state: TrackState,
+    /// Since when it is good, bad or undecided, in milliseconds before now.
+    pub since_ms: u64,
+    /// What was seen last.
+    pub last: String,
+    /// The virtual routers that track it.
+    pub virtual_routers: Vec<Name>,
+}
+
+/// The state of a track.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrackState {
+    /// It has not answered yet.
+    Undecided,
+    /// Good.
+    Good,
+    /// Good, but it was bad when it was looked at last.
+    Failing,
+    /// Bad.
+    Bad,
+    /// Bad, but it was good when it was looked at last.
+    Rising,
 }
 
 /// A service.

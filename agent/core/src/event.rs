@@ -2,9 +2,11 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
+pub use crate::track::{Sight, TrackFailure};
 use crate::{
+    channel,
     config::{Backend, Config, Name, Service},
-    vrrp::wire::Advert,
+    vrrp::wire::{Advert, Mismatch},
 };
 
 /// A backend, by the names of its service and itself.
@@ -57,6 +59,16 @@ pub enum Event {
         /// Whether it can carry packets.
         up: bool,
     },
+    /// An advert for a virtual router that was refused because its sender speaks otherwise; at a
+    /// bounded rate.
+    Refused {
+        /// The virtual router.
+        router: Name,
+        /// Who sent it.
+        source: IpAddr,
+        /// What differs.
+        mismatch: Mismatch,
+    },
     /// The addresses of this host, all of them, virtual ones included.
     LocalAddresses(BTreeSet<IpAddr>),
     /// The source address of this node's adverts became known, changed or was lost. It decides
@@ -83,8 +95,24 @@ pub enum Event {
         /// Who answers.
         mac: [u8; 6],
     },
+    /// A track was looked at by order of [`crate::action::Action::RunTrack`].
+    Track {
+        /// Which.
+        track: Name,
+        /// The order's ticket.
+        ticket: u64,
+        /// What was seen.
+        outcome: Result<Sight, TrackFailure>,
+    },
     /// An operator's or the system's order.
     Command(Command),
+    /// Something happened on the channel to a peer, a node that has proved to be this one.
+    Channel {
+        /// The peer.
+        peer: Name,
+        /// What happened.
+        what: channel::Happening,
+    },
 }
 
 /// An order. One to fail over can be refused, so it is a method:

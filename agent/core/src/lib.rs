@@ -18,13 +18,16 @@
 //! * [`health`]: rise and fall of a backend's probes.
 //! * [`maglev`]: the lookup table that spreads flows over backends.
 //! * [`round_robin`]: one cycle of weighted turns.
+//! * [`track`]: what else a node watches, and what that does to its virtual routers.
 //! * [`node`]: the whole of a node, which ties them together.
 //! * [`plan`]: the difference between two configurations.
 //! * [`api`]: what the control socket speaks.
+//! * [`channel`]: what nodes tell each other beside VRRP.
 
 pub mod action;
 pub mod announce;
 pub mod api;
+pub mod channel;
 pub mod config;
 pub mod event;
 pub mod health;
@@ -33,4 +36,5 @@ pub mod node;
 pub mod plan;
 pub mod round_robin;
 pub mod time;
+pub mod track;
 pub mod vrrp;

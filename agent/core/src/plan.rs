@@ -2,11 +2,11 @@
 
 mod fields;
 
-use std::fmt;
+use std::{fmt, path::PathBuf};
 
 use self::fields::Fields;
 use crate::{
-    config::{Backend, Config, Name, Probe, ProbeKind, Service, VirtualRouter},
+    config::{Backend, Channel, Config, Name, Probe, ProbeKind, Service, VirtualRouter},
     event::BackendKey,
 };
 
@@ -100,6 +100,17 @@ pub enum Step {
         /// What changed.
         fields: Vec<String>,
     },
+    /// A track is new.
+    TrackAdded(Name),
+    /// A track is gone.
+    TrackRemoved(Name),
+    /// A track is another one, or means something else.
+    TrackChanged {
+        /// Its name.
+        track: Name,
+        /// What changed.
+        fields: Vec<String>,
+    },
 }
 
 impl Plan {
@@ -111,6 +122,7 @@ impl Plan {
         modes(old, new, &mut steps);
         routers(old, new, &mut steps);
         services(old, new, &mut steps);
+        tracks(old, new, &mut steps);
         Self { steps }
     }
 
@@ -182,6 +194,11 @@ impl fmt::Display for Step {
                     "service {service}: backend {backend}: {}",
                     fields.join(", ")
                 )
+            }
+            Self::TrackAdded(track) => write!(f, "track {track} added"),
+            Self::TrackRemoved(track) => write!(f, "track {track} removed"),
+            Self::TrackChanged { track, fields } => {
+                write!(f, "track {track}: {}", fields.join(", "))
             }
         }
     }
@@ -261,6 +278,40 @@ fn modes(old: &Config, new: &Config, steps: &mut Vec<Step>) {
             .time("udp_new", was.udp_new, is.udp_new)
             .time("udp_established", was.udp_established, is.udp_established),
     );
+    let (before, after) = (old.channel.as_ref(), new.channel.as_ref());
+    let file =
+        |get: fn(&Channel) -> &PathBuf| move |channel: &Channel| get(channel).display().to_string();
+    let peers = |channel: Option<&Channel>| -> Vec<String> {
+        let peers = channel.into_iter().flat_map(|channel| &channel.peers);
+        peers
+            .map(|peer| format!("{} at {}", peer.name, peer.address))
+            .collect()
+    };
+    section(
+        "channel",
+        Fields::default()
+            .optional(
+                "listen",
+                &before.map(|c| c.listen),
+                &after.map(|c| c.listen),
+            )
+            .optional(
+                "ca_file",
+                &before.map(file(|c| &c.ca_file)),
+                &after.map(file(|c| &c.ca_file)),
+            )
+            .optional(
+                "cert_file",
+                &before.map(file(|c| &c.cert_file)),
+                &after.map(file(|c| &c.cert_file)),
+            )
+            .optional(
+                "key_file",
+                &before.map(file(|c| &c.key_file)),
+                &after.map(file(|c| &c.key_file)),
+            )
+            .listed("peer", &peers(before), &peers(after)),
+    );
 }
 
 fn routers(old: &Config, new: &Config, steps: &mut Vec<Step>) {
@@ -291,7 +342,9 @@ fn router(old: &VirtualRouter, new: &VirtualRouter) -> Step {
         .listed("addresses", &old.addresses, &new.addresses)
         .listed("peers", &old.peers, &new.peers)
         .optional("source", &old.source, &new.source)
-        .shown("announce", &announce(old), &announce(new));
+        .shown("announce", &announce(old), &announce(new))
+        .wire(&old.wire, &new.wire)
+        .listed("track", &old.track, &new.track);
     let router = new.name.clone();
     let identity =
         |router: &VirtualRouter| (router.interface.clone(), router.vrid, router.is_ipv6());
@@ -424,6 +477,31 @@ fn backend(key: BackendKey, old: &Backend, new: &Backend) -> Step {
         backend: key,
         moved,
         fields,
+    }
+}
+
+fn tracks(old: &Config, new: &Config, steps: &mut Vec<Step>) {
+    for delta in deltas(&old.tracks, &new.tracks, |track| track.name.clone()) {
+        steps.push(match delta {
+            Delta::Removed(track) => Step::TrackRemoved(track.name.clone()),
+            Delta::Added(track) => Step::TrackAdded(track.name.clone()),
+            Delta::Changed(old, new) => {
+                let (was, is) = (&old.pace, &new.pace);
+                let Fields(fields) = Fields::default()
+                    .track_kind(&old.kind, &new.kind)
+                    .optional("weight", &old.weight, &new.weight)
+                    .time("interval", was.interval, is.interval)
+                    .time("timeout", was.timeout, is.timeout)
+                    .shown("rise", &was.rise, &is.rise)
+                    .shown("fall", &was.fall, &is.fall)
+                    .time("debounce_up", was.debounce_up, is.debounce_up)
+                    .time("debounce_down", was.debounce_down, is.debounce_down);
+                Step::TrackChanged {
+                    track: new.name.clone(),
+                    fields,
+                }
+            }
+        });
     }
 }
 

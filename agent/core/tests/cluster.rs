@@ -677,6 +677,8 @@ impl World {
                 self.hosts[from].die(self.now);
             }
             Action::Unsteer { .. } | Action::Reconfigured => panic!("nobody reloads"),
+            Action::RunTrack { .. } | Action::StopTrack { .. } => panic!("nobody tracks"),
+            Action::Say { .. } => panic!("nobody has a channel"),
         }
     }
 

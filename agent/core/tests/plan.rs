@@ -6,8 +6,9 @@ mod support;
 
 use steerd_core::{
     config::{
-        Affinity, Config, Encapsulation, HttpProbe, LogFormat, Mode, ProbeKind, Protocol,
-        Scheduler, SynRate, XdpMode,
+        Affinity, Authentication, Channel, ChannelPeer, Config, Encapsulation, FileCheck,
+        HttpProbe, LogFormat, Mode, Pace, Password, ProbeKind, Protocol, Scheduler, SynRate, Track,
+        TrackKind, Version, Wire, XdpMode,
     },
     plan::{Plan, Step},
 };
@@ -52,6 +53,30 @@ fn sections_of_the_daemon_need_a_restart() {
 }
 
 #[test]
+fn the_channel_is_a_section_of_its_own() {
+    let lines = changes(|new| {
+        new.channel = Some(Channel {
+            listen: (host(0), 7112).into(),
+            ca_file: "/ca.pem".into(),
+            cert_file: "/a.pem".into(),
+            key_file: "/a.key".into(),
+            peers: vec![ChannelPeer {
+                name: name("b"),
+                address: (host(1), 7112).into(),
+            }],
+        });
+    });
+    assert_eq!(
+        lines,
+        [
+            "channel: listen none -> 192.168.1.26:7112, ca_file none -> /ca.pem, \
+             cert_file none -> /a.pem, key_file none -> /a.key, \
+             peer [] -> [b at 192.168.1.27:7112]"
+        ]
+    );
+}
+
+#[test]
 fn each_field_of_a_router_is_told() {
     let lines = changes(|new| {
         let router = &mut new.virtual_routers[0];
@@ -62,6 +87,7 @@ fn each_field_of_a_router_is_told() {
         router.peers = vec![host(1)];
         router.source = Some(host(0));
         router.announce.count = 5;
+        router.track = vec![name("gateway")];
     });
     assert_eq!(
         lines,
@@ -69,7 +95,64 @@ fn each_field_of_a_router_is_told() {
             "virtual router main: priority 100 -> 110, advert_interval 100ms -> 1s, \
           preempt true -> false, addresses [192.168.1.25/24] -> [192.168.1.25/24, \
           192.168.1.24/24], peers [] -> [192.168.1.27], source none -> 192.168.1.26, \
-          announce 2 every 50ms, again after 1s -> 5 every 50ms, again after 1s"
+          announce 2 every 50ms, again after 1s -> 5 every 50ms, again after 1s, track [] -> [gateway]"
+        ]
+    );
+}
+
+#[test]
+fn tracks_are_told_one_by_one() {
+    let track = |text: &str, kind| Track {
+        name: name(text),
+        kind,
+        weight: None,
+        pace: Pace::default(),
+    };
+    let gateway = |last| TrackKind::Gateway {
+        address: ip(&format!("192.168.1.{last}")),
+        interface: None,
+    };
+    let file = |path: &str, check| TrackKind::File {
+        path: path.into(),
+        check,
+    };
+    let plan = |old: &[Track], new: &[Track]| {
+        let with = |tracks: &[Track]| Config {
+            tracks: tracks.to_vec(),
+            ..base()
+        };
+        Plan::between(&with(old), &with(new)).changes()
+    };
+    let mut other = track("a", gateway(254));
+    other.weight = Some(-20);
+    other.pace.fall = 5;
+    other.pace.interval = ms(500);
+    assert_eq!(
+        plan(
+            &[track("a", gateway(1)), track("b", gateway(2))],
+            &[other, track("c", gateway(3))]
+        ),
+        [
+            "track b removed",
+            "track a: address 192.168.1.1 -> 192.168.1.254, weight none -> -20, interval 1s -> 500ms, \
+             fall 3 -> 5",
+            "track c added",
+        ]
+    );
+    assert_eq!(
+        plan(
+            &[
+                track("a", gateway(1)),
+                track("b", file("/x", FileCheck::Exists))
+            ],
+            &[
+                track("a", file("/x", FileCheck::Exists)),
+                track("b", file("/y", FileCheck::Number)),
+            ]
+        ),
+        [
+            "track a: kind gateway -> file",
+            r#"track b: path "/x" -> "/y", expect exists -> number"#,
         ]
     );
 }
@@ -206,6 +289,26 @@ fn each_field_of_a_policy_is_told() {
           deny_sources 5 added, 5 removed, quic false -> true"
         ]
     );
+}
+
+#[test]
+fn a_password_is_not_told() {
+    let wire = |password: &str| Wire {
+        version: Version::V2,
+        authentication: Authentication::Pass(Password::new(password).unwrap()),
+        ttl: 99,
+        ..Wire::default()
+    };
+    let lines = changes(|new| new.virtual_routers[0].wire = wire("s3cret12"));
+    assert_eq!(
+        lines,
+        ["virtual router main: version 3 -> 2, authentication none -> pass, ttl 255 -> 99"]
+    );
+    let (mut old, mut new) = (base(), base());
+    old.virtual_routers[0].wire = wire("s3cret12");
+    new.virtual_routers[0].wire = wire("other");
+    let lines = Plan::between(&old, &new).changes();
+    assert_eq!(lines, ["virtual router main: password changed"]);
 }
 
 #[test]

@@ -203,7 +203,7 @@ fn backend(backend: &steerd_core::config::Backend) -> Backend {
 }
 
 /// Names the node where the configuration does not; the daemon takes the same.
-fn hostname() -> String {
+pub(crate) fn hostname() -> String {
     let name = fs::read_to_string(Path::new("/proc/sys/kernel/hostname")).unwrap_or_default();
     match name.trim() {
         "" => "localhost".to_owned(),

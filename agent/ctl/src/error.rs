@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::{client::ClientError, pins::PinError};
+use crate::{client::ClientError, import::ImportError, pins::PinError, pki::PkiError};
 
 /// The daemon refused, or something failed.
 const FAILED: u8 = 1;
@@ -37,6 +37,12 @@ pub(crate) enum Error {
     /// The configuration has mistakes, which were told already.
     #[error("the configuration has mistakes")]
     Mistakes,
+    /// Another program's configuration could not be imported.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// No key or certificate was made or found.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
     /// The answer could not be printed.
     #[error("cannot write the output: {0}")]
     Write(#[from] io::Error),
@@ -52,8 +58,9 @@ impl Error {
                 ..
             } => FAILED,
             Self::Pins { .. } => UNREACHABLE,
-            Self::Read { .. } | Self::Mistakes => BAD_INPUT,
-            Self::Daemon(_) | Self::Write(_) => FAILED,
+            Self::Read { .. } | Self::Mistakes | Self::Pki(PkiError::Name(_)) => BAD_INPUT,
+            Self::Import(error) => error.exit_code(),
+            Self::Daemon(_) | Self::Pki(_) | Self::Write(_) => FAILED,
         }
     }
 

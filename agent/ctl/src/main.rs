@@ -2,6 +2,7 @@
 //!
 //! * [`source`] finds the answers: from the daemon through [`client`], or of the maps from
 //!   [`pins`] through [`bpf`];
+//! * [`pki`] makes keys and certificates for the channel between nodes;
 //! * [`render`] and [`mod@check`] make text of them with [`table`];
 //! * here are the command line and what each command does with the two.
 //!
@@ -12,7 +13,9 @@ mod bpf;
 mod check;
 mod client;
 mod error;
+mod import;
 mod pins;
+mod pki;
 mod render;
 mod source;
 mod table;
@@ -118,6 +121,12 @@ enum Command {
         /// The configuration.
         file: PathBuf,
     },
+    /// Makes a steerd.toml of another program's configuration; needs no daemon.
+    ///
+    /// Every line without counterpart stays as a comment, with its place and what to do instead. Exit
+    /// codes: 0 done, 1 a file could not be read or written, 2 not a configuration of that program.
+    #[command(subcommand)]
+    Import(ImportCommand),
     /// Has the daemon read its configuration again and work by it.
     Reload {
         /// Only show what would change.
@@ -129,6 +138,46 @@ enum Command {
         /// Which; without it all that this node is master of.
         virtual_router: Option<String>,
     },
+    /// Makes keys and certificates for the channel between nodes; needs no daemon and no network.
+    #[command(subcommand)]
+    Pki(PkiCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum PkiCommand {
+    /// Makes an authority: ca.pem and ca.key.
+    Init {
+        /// Where.
+        #[arg(long, value_name = "PATH", default_value = pki::DIRECTORY)]
+        dir: PathBuf,
+    },
+    /// Makes a node's key and certificate, and tells what to copy where and what to configure.
+    Issue {
+        /// The node's name, as `name` under [node].
+        node: String,
+        /// An address of the node, for what is told and for the certificate; more than one with more
+        /// than one `--address`.
+        #[arg(long, value_name = "ADDRESS")]
+        address: Vec<std::net::IpAddr>,
+        /// How many days it is to be valid.
+        #[arg(long, default_value_t = 730, value_parser = clap::value_parser!(u32).range(1..=3650))]
+        days: u32,
+        /// Where the authority is and where the files go.
+        #[arg(long, value_name = "PATH", default_value = pki::DIRECTORY)]
+        dir: PathBuf,
+    },
+    /// Lists the certificates with their names, and when each expires.
+    Show {
+        /// Where they are.
+        #[arg(long, value_name = "PATH", default_value = pki::DIRECTORY)]
+        dir: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ImportCommand {
+    /// Makes it of a keepalived.conf, with all it includes.
+    Keepalived(import::Keepalived),
 }
 
 #[derive(Debug, Subcommand)]
@@ -208,6 +257,9 @@ async fn run(args: &Args, out: &mut impl Write) -> Result<(), Error> {
             show(out, args.output, &flows, || render::flows(look, &flows))?;
         }
         Command::Check { file } => check(file, look, args.output, out)?,
+        Command::Import(ImportCommand::Keepalived(from)) => {
+            import_keepalived(from, args.output, out)?;
+        }
         Command::Reload { dry_run } => {
             let target = Target::new(&["v1", "reload"]).with("dry_run", Some(dry_run));
             let reloaded: Reloaded = source.client().post(&target, &()).await?;
@@ -221,6 +273,23 @@ async fn run(args: &Args, out: &mut impl Write) -> Result<(), Error> {
             let order = FailoverRequest { virtual_router };
             let done: Done = source.client().post(&target, &order).await?;
             show(out, args.output, &done, || render::done(&done))?;
+        }
+        Command::Pki(PkiCommand::Init { dir }) => {
+            let made = pki::init(dir)?;
+            show(out, args.output, &made, || made.to_string())?;
+        }
+        Command::Pki(PkiCommand::Issue {
+            node,
+            address,
+            days,
+            dir,
+        }) => {
+            let made = pki::issue(dir, node, address, *days)?;
+            show(out, args.output, &made, || made.to_string())?;
+        }
+        Command::Pki(PkiCommand::Show { dir }) => {
+            let found = pki::certificates(dir)?;
+            show(out, args.output, &found, || pki::render(look, &found))?;
         }
     }
     if let Some(note) = source.note() {
@@ -301,6 +370,27 @@ fn check(file: &Path, look: Look, output: Output, out: &mut impl Write) -> Resul
             Err(Error::Mistakes)
         }
     }
+}
+
+/// The text goes to a file or to stdout, what became of the lines to stderr.
+fn import_keepalived(
+    from: &import::Keepalived,
+    output: Output,
+    out: &mut impl Write,
+) -> Result<(), Error> {
+    let imported = import::keepalived(from, &check::hostname())?;
+    if from.out.is_none() {
+        out.write_all(imported.text.as_bytes())?;
+        out.flush()?;
+    }
+    match output {
+        Output::Table => eprintln!("{}", imported.sum),
+        Output::Json => {
+            let sum = serde_json::to_string(&imported.sum).map_err(io::Error::from)?;
+            eprintln!("{sum}");
+        }
+    }
+    Ok(())
 }
 
 /// A backend with the name of its service, for scripts.

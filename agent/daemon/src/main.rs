@@ -51,6 +51,9 @@ struct Args {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = io::track::exec::become_script() {
+        return code;
+    }
     let args = Args::parse();
     let config = match read_config(&args.config) {
         Ok(config) => config,

@@ -171,7 +171,7 @@ fn backend_of<T: Parts>(
     if known != 0 || !matches!(service.policy().scheduler(), Scheduler::Hash) {
         return known;
     }
-    select::choose(tables, service, client, port)
+    select::choose(tables, service, client, port, true)
 }
 
 /// The backend of a flow in the table that may keep it; 0: none.

@@ -20,7 +20,7 @@ pub mod plain;
 pub mod session;
 
 use crate::{
-    abi::{Backend, MAC_MASK, Service, is_mapped},
+    abi::{Backend, MAC_MASK, NAT_SETS, Service, is_mapped},
     mss,
     packet::Packet,
     parse::{Family, Head, protocol, tcp},
@@ -56,7 +56,10 @@ const LOOK_UP: u32 = u32::MAX;
 /// [`translate`]: it has no session where most are. [`open`]: no port is left.
 const UNKNOWN: u64 = u64::MAX;
 
-/// Finds or makes a session for a client's packet. Returns its place, or [`UNKNOWN`].
+/// The place of no session: [`translate`] drops its packets ([`Verdict::BadBackend`]).
+const NOWHERE: u64 = 4 * NAT_SETS as u64;
+
+/// Finds or makes a session for a client's packet. Returns its place, [`NOWHERE`] or [`UNKNOWN`].
 #[inline(always)]
 pub fn open<P: Packet, T: Tables>(packet: &mut P, tables: &T, head: &Head, backend: u16) -> u64 {
     if !packet.has(head.l4()) {
@@ -64,6 +67,8 @@ pub fn open<P: Packet, T: Tables>(packet: &mut P, tables: &T, head: &Head, backe
     }
     match session::open(tables, head, backend) {
         Some(place) => place as u64,
+        // Not the stack's to refuse: its session may be there again in a moment.
+        None if session::is_paused(tables) => NOWHERE,
         None => UNKNOWN,
     }
 }

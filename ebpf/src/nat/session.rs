@@ -82,6 +82,16 @@ pub struct Client {
     pub service: u32,
 }
 
+/// Whether nothing can be translated for a moment: there are addresses, but no ports, which is how the
+/// daemon changes them.
+#[inline(always)]
+pub fn is_paused<T: Tables>(tables: &T) -> bool {
+    tables.control().is_some_and(|control| {
+        let pool = NatPool::unpack(control.nat_pool.load());
+        pool.sets == 0 && (pool.ipv4 != 0 || pool.ipv6 != 0)
+    })
+}
+
 /// The session at a place, if there is one.
 #[inline(always)]
 pub fn at<T: Tables>(tables: &T, place: u32) -> Option<Found> {

@@ -44,6 +44,10 @@ fn enter<P: Packet, T: Parts>(
     let bad = Verdict::BadBackend;
     let control = tables.control().ok_or(bad)?;
     let (backend, state) = usable(tables, backend).ok_or(bad)?;
+    // The way to it was lost, and the ring does not know yet: nobody must be told this MTU.
+    if backend.mtu == 0 {
+        return Err(bad);
+    }
     let is_gue = match state.mode {
         Mode::Ipip => false,
         Mode::Gue => true,

@@ -50,6 +50,7 @@ pub struct Host {
     /// Where its programs run.
     pub namespace: Namespace,
     _ports: Vec<Pass>,
+    _nowhere: Option<Switch>,
 }
 
 /// A server's name and number.
@@ -95,18 +96,22 @@ pub(crate) fn client(plan: &Plan, switches: &[Switch; 2]) -> Result<Host> {
 /// The host that steerd runs on.
 pub(crate) fn edge(plan: &Plan, switches: &[Switch; 2]) -> Result<Host> {
     let mut host = Host::new(EDGE, Bpffs::Mounted)?;
-    if plan.shape == Shape::TwoArms {
-        host.add_interface(switches, true, BACK_INTERFACE)?;
-    }
-    let host = host.join(switches, false, plan)?;
+    let host = match plan.shape {
+        Shape::OneCable { front, back } => {
+            host.add_trunk(switches, [front, back])?;
+            host.route(false)?
+        }
+        Shape::TwoArms => {
+            host.add_interface(switches, true, BACK_INTERFACE)?;
+            host.join(switches, false, plan)?
+        }
+        _ => host.join(switches, false, plan)?,
+    };
     if plan.servers.iter().any(|server| server.way == Way::Nat) {
-        let interface = match plan.shape {
-            Shape::TwoArms => BACK_INTERFACE,
-            _ => INTERFACE,
-        };
+        let [_, back] = plan.edge_interfaces();
         host.namespace.run(|| {
-            link::add_address(interface, plan.nat_address(Family::V4), 24)?;
-            link::add_address(interface, plan.nat_address(Family::V6), 64)
+            link::add_address(&back, plan.nat_address(Family::V4), 24)?;
+            link::add_address(&back, plan.nat_address(Family::V6), 64)
         })?;
     }
     Ok(host)
@@ -179,14 +184,43 @@ impl Host {
             spec,
             namespace,
             _ports: Vec::new(),
+            _nowhere: None,
         })
     }
 
     fn add_interface(&mut self, switches: &[Switch; 2], back: bool, name: &str) -> Result<()> {
-        let [v4, v6] = Family::ALL.map(|family| address(self.spec, family, back));
         let switch = &switches[usize::from(back)];
-        let port = switch.join(self.spec, &self.namespace, name, &[(v4, 24), (v6, 64)])?;
+        let port = switch.join(self.spec, &self.namespace, name, &self.addresses(back))?;
         self._ports.push(port);
+        Ok(())
+    }
+
+    /// Its addresses, at the front or at the back.
+    fn addresses(&self, back: bool) -> [(IpAddr, u8); 2] {
+        let [v4, v6] = Family::ALL.map(|family| address(self.spec, family, back));
+        [(v4, 24), (v6, 64)]
+    }
+
+    /// One interface to both networks, each of which is a VLAN; 0: the one without tags.
+    fn add_trunk(&mut self, switches: &[Switch; 2], vlans: [u16; 2]) -> Result<()> {
+        // Where it ends that is in no VLAN, or nowhere.
+        let nowhere = Switch::new()?;
+        let untagged = vlans.iter().position(|&vlan| vlan == 0);
+        let (end, own) = match untagged {
+            Some(side) => (&switches[side], self.addresses(side == 1).to_vec()),
+            None => (&nowhere, Vec::new()),
+        };
+        let port = end.join(self.spec, &self.namespace, INTERFACE, &own)?;
+        self._ports.push(port);
+        for (side, vlan) in vlans.into_iter().enumerate().filter(|(_, vlan)| *vlan != 0) {
+            end.trunk(self.spec, vlan, &switches[side])?;
+            self.namespace.run(|| {
+                let name = format!("{INTERFACE}.{vlan}");
+                link::add_vlan(&name, INTERFACE, vlan)?;
+                link::configure(&name, self.spec.mac(), &self.addresses(side == 1))
+            })?;
+        }
+        self._nowhere = untagged.is_none().then_some(nowhere);
         Ok(())
     }
 
@@ -216,14 +250,20 @@ impl Host {
     /// With its first interface, and a way to other networks where there are some.
     fn join(mut self, switches: &[Switch; 2], back: bool, plan: &Plan) -> Result<Self> {
         self.add_interface(switches, back, INTERFACE)?;
-        if plan.shape != Shape::OneArm {
-            self.namespace.run(|| {
-                for family in Family::ALL {
-                    link::add_default_route(address(ROUTER, family, back))?;
-                }
-                Ok(())
-            })?;
+        if plan.shape == Shape::OneArm {
+            return Ok(self);
         }
+        self.route(back)
+    }
+
+    /// With the router's way to other networks.
+    fn route(self, back: bool) -> Result<Self> {
+        self.namespace.run(|| {
+            for family in Family::ALL {
+                link::add_default_route(address(ROUTER, family, back))?;
+            }
+            Ok(())
+        })?;
         Ok(self)
     }
 }

@@ -13,11 +13,17 @@
 //!                         s1, s2 ─┘
 //! ```
 //!
+//! `OneCable` is `TwoArms` where steerd has one interface for both, on which frames tell by their VLAN
+//! tags which network they are of. Only there they have tags: at the other end of that cable a frame with
+//! a tag that no network has reaches nobody.
+//!
 //! [`plan`] says what a site is like, [`hosts`] are the machines, [`haproxy`] their web server, [`sums`]
-//! what their stacks found wrong with what they received. [`crate::traffic`] is what is sent through it.
+//! what their stacks found wrong with what they received; [`keepalived`] is a site of another kind: one
+//! virtual router with steerd on one node and keepalived on the other. [`crate::traffic`] is what is sent through it.
 
 pub mod haproxy;
 pub mod hosts;
+pub mod keepalived;
 pub mod plan;
 pub mod sums;
 

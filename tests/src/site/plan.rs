@@ -49,6 +49,13 @@ pub enum Shape {
     OneArm,
     /// Packets come in through one interface of steerd's host, and leave by another.
     TwoArms,
+    /// The same, but both are VLANs of one interface.
+    OneCable {
+        /// The VLAN of the network at the front; 0: its frames have no tag.
+        front: u16,
+        /// Likewise at the back.
+        back: u16,
+    },
     /// The servers are behind a router.
     FarServers,
     /// The client is behind a router, on a network whose packets are smaller.
@@ -282,7 +289,10 @@ impl Plan {
     /// Whether the servers are on the network at the back.
     #[must_use]
     pub fn servers_are_behind(&self) -> bool {
-        matches!(self.shape, Shape::TwoArms | Shape::FarServers)
+        matches!(
+            self.shape,
+            Shape::TwoArms | Shape::OneCable { .. } | Shape::FarServers
+        )
     }
 
     /// Whether the client is there.
@@ -304,7 +314,22 @@ impl Plan {
             name: "nat",
             number: NAT_NUMBER,
         };
-        hosts::address(spec, family, self.shape == Shape::TwoArms)
+        let [front, back] = self.edge_interfaces();
+        hosts::address(spec, family, front != back)
+    }
+
+    /// The interfaces of steerd's host to the front and to the back.
+    #[must_use]
+    pub fn edge_interfaces(&self) -> [String; 2] {
+        let tagged = |vlan| match vlan {
+            0 => INTERFACE.into(),
+            vlan => format!("{INTERFACE}.{vlan}"),
+        };
+        match self.shape {
+            Shape::TwoArms => [INTERFACE.into(), BACK_INTERFACE.into()],
+            Shape::OneCable { front, back } => [front, back].map(tagged),
+            Shape::OneArm | Shape::FarServers | Shape::FarClient => [tagged(0), tagged(0)],
+        }
     }
 
     /// The configuration of steerd between client and servers.
@@ -325,7 +350,8 @@ impl Plan {
             );
         }
         for family in Family::ALL {
-            text += &router(family, INTERFACE, 51, &vip(family).to_string());
+            let [front, _] = self.edge_interfaces();
+            text += &router(family, &front, 51, &vip(family).to_string());
         }
         text += PROBE;
         for family in Family::ALL {
@@ -409,6 +435,7 @@ mod tests {
         for shape in [
             Shape::OneArm,
             Shape::TwoArms,
+            Shape::OneCable { front: 10, back: 0 },
             Shape::FarServers,
             Shape::FarClient,
         ] {

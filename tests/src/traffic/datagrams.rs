@@ -12,6 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::{
     error::{Context, Error, Result},
     netns::Namespace,
+    wait,
 };
 
 /// How long an answer may take.
@@ -54,7 +55,9 @@ pub fn ping(client: &Namespace, to: IpAddr, size: usize) -> Result<bool> {
         };
         // Not a raw one: the kernel puts the id in, and hands over only what answers this socket.
         let socket = Socket::new(domain, Type::DGRAM, Some(protocol)).context(what)?;
-        socket.set_read_timeout(Some(SOON)).context(what)?;
+        socket
+            .set_read_timeout(Some(wait::patience(SOON)))
+            .context(what)?;
         socket
             .connect(&SocketAddr::new(to, 0).into())
             .context(what)?;
@@ -92,7 +95,7 @@ pub fn refusal(
     let server = server.run(|| {
         let socket = UdpSocket::bind(heard_at).context(|| format!("bind {heard_at}"))?;
         socket
-            .set_read_timeout(Some(SOON))
+            .set_read_timeout(Some(wait::patience(SOON)))
             .context(|| "set a timeout".into())?;
         Ok(socket)
     })?;
@@ -154,6 +157,8 @@ fn open(to: SocketAddr) -> Result<UdpSocket> {
     let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = UdpSocket::bind(any).context(what)?;
     socket.connect(to).context(what)?;
-    socket.set_read_timeout(Some(SOON)).context(what)?;
+    socket
+        .set_read_timeout(Some(wait::patience(SOON)))
+        .context(what)?;
     Ok(socket)
 }

@@ -47,17 +47,44 @@ pub fn bulk(client: &Namespace, server: SocketAddr, bulk: Bulk) -> Result<Carrie
         streams,
         reverse,
     } = bulk;
+    let length = ["-t".into(), seconds.to_string()];
+    let limit = Duration::from_secs(u64::from(seconds) + 10);
+    iperf3(client, server, length, streams, reverse, limit)
+}
+
+/// Has `iperf3` on a client send so many bytes, or have them sent to it, over one connection.
+///
+/// # Errors
+///
+/// It cannot be executed, its connection failed, or it took more than ten seconds.
+pub fn volume(
+    client: &Namespace,
+    server: SocketAddr,
+    bytes: u64,
+    reverse: bool,
+) -> Result<Carried> {
+    let length = ["-n".into(), bytes.to_string()];
+    iperf3(client, server, length, 1, reverse, Duration::from_secs(10))
+}
+
+fn iperf3(
+    client: &Namespace,
+    server: SocketAddr,
+    length: [String; 2],
+    streams: u32,
+    reverse: bool,
+    limit: Duration,
+) -> Result<Carried> {
     let mut command = client.command("iperf3");
     command
         .args(["-J", "--connect-timeout", "3000", "-c"])
         .arg(server.ip().to_string())
         .args(["-p", &server.port().to_string()])
-        .args(["-t", &seconds.to_string()])
+        .args(length)
         .args(["-P", &streams.to_string()]);
     if reverse {
         command.arg("-R");
     }
-    let limit = Duration::from_secs(u64::from(seconds) + 10);
     let output = process::output(command, limit)?;
     let json = String::from_utf8_lossy(&output.stdout);
     carried(&json).ok_or_else(|| failed("iperf3", &json))

@@ -67,6 +67,12 @@ fn the_mode_shown_is_the_mode_in_the_kernel() -> Result<()> {
         lab.configure(Primary, |config| config.set("dataplane", "xdp_mode", name))?;
         lab.start_daemon(Primary)?;
         lab.until_master(Primary)?;
+        // An earlier program steers on, in its mode, until the kernel has verified the new one.
+        if mode != XdpMode::Auto {
+            lab.until_status(Primary, "attached as configured", |status| {
+                status.interfaces[0].xdp_mode == mode
+            })?;
+        }
         let (shown, real) = (lab.status(Primary)?, attached(&mut lab)?);
         let shown = shown.interfaces[0].xdp_mode;
         let as_shown = match shown {

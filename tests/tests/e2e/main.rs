@@ -3,20 +3,26 @@
 //! * [`failover`]: servers, nodes and links die and come back.
 //! * [`daemon`]: the daemon dies, restarts, hands over; the command line.
 //! * [`reload`]: the configuration changes under load.
+//! * [`channel`]: nodes with a channel between them.
 //! * [`continuity`]: things get other names and ports under load.
 //! * [`remote`]: a node whose services are all served by other hosts.
 //! * [`interfaces`]: interfaces come and go; how the program is attached.
+//! * [`keepalived`]: one virtual router with steerd and keepalived.
 //! * [`modes`]: what passes in every mode, and arrives whole.
 //! * [`own_addresses`]: what steerd puts on the host to translate packets with.
 //! * [`policy`]: where new flows go, and which are let in.
+//! * [`track`]: what a node watches beside its servers moves the addresses.
+//! * [`vlan`]: what passes from one VLAN to another.
 //! * [`refusal`]: what it cannot work with, it refuses, and says what to do.
 //!
 //! [`maps`]: what must be true of the maps after all of it.
 
+mod channel;
 mod continuity;
 mod daemon;
 mod failover;
 mod interfaces;
+mod keepalived;
 mod maps;
 mod modes;
 mod own_addresses;
@@ -24,6 +30,8 @@ mod policy;
 mod refusal;
 mod reload;
 mod remote;
+mod track;
+mod vlan;
 
 use std::sync::Arc;
 

@@ -32,8 +32,18 @@ fn ways(shape: Shape) -> impl Iterator<Item = Way> {
 
 /// Runs `test` in a site of this shape for each way, and tells of all that fail.
 fn in_all(shape: Shape, test: impl Fn(&mut Site, Way) -> Result<()>) {
+    let failed = run_all(shape, ways(shape), test);
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+/// Runs `test` in a site of this shape for each of these ways, and returns what failed.
+pub(crate) fn run_all(
+    shape: Shape,
+    ways: impl IntoIterator<Item = Way>,
+    test: impl Fn(&mut Site, Way) -> Result<()>,
+) -> Vec<String> {
     let mut failed = Vec::new();
-    for way in ways(shape) {
+    for way in ways {
         let name = format!("{shape:?} {}", way.name());
         let done = Binaries::find()
             .and_then(|binaries| Site::new(Plan::one(shape, way), &binaries))
@@ -49,7 +59,7 @@ fn in_all(shape: Shape, test: impl Fn(&mut Site, Way) -> Result<()>) {
             Err(error) => failed.push(format!("{name}: {error}")),
         }
     }
-    assert!(failed.is_empty(), "{}", failed.join("\n"));
+    failed
 }
 
 /// An expectation of a site, told with its figures.
@@ -100,7 +110,7 @@ fn all_traffic(site: &mut Site, way: Way) -> Result<()> {
 const PINGS: [usize; 3] = [0, 56, 1200];
 
 /// The first packets may wait for a neighbour, or for the news that a server unwraps.
-fn warm_up(site: &Site, family: Family) -> Result<()> {
+pub(crate) fn warm_up(site: &Site, family: Family) -> Result<()> {
     let to = site.target(family, Port::Echo);
     wait::until(
         &format!("an echo from {to}"),
@@ -164,7 +174,7 @@ fn web(site: &Site, family: Family) -> Result<()> {
 }
 
 /// Datagrams of every size: the last ones are fragments, two of 1500 bytes and many.
-fn small(site: &Site, family: Family) -> Result<()> {
+pub(crate) fn small(site: &Site, family: Family) -> Result<()> {
     let client = &site.client.namespace;
     let to = site.target(family, Port::Echo);
     for size in [1, 2, 1000, 1400, 1472, 2000, 4000, 20_000] {
@@ -187,7 +197,7 @@ fn small(site: &Site, family: Family) -> Result<()> {
 }
 
 /// A server is told that its client is gone.
-fn errors(site: &Site, family: Family) -> Result<()> {
+pub(crate) fn errors(site: &Site, family: Family) -> Result<()> {
     let (to, heard_at) = (
         site.target(family, Port::Talk),
         site.heard_at(0, family, Port::Talk),

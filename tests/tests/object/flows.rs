@@ -1,10 +1,16 @@
 //! The flow table in the kernel: who stays, who moves, what is remembered.
 
-use steerd_ebpf::{abi::Mode, flow::State};
+use steerd_ebpf::{
+    abi::{Affinity, FLOW4_SETS, Mode, Policy, Scheduler, Service, maps},
+    event::Event,
+    flow::State,
+    hash,
+    verdict::Verdict,
+};
 
 use crate::{
     packets::{PORT, Spec, Transport, VIP, VIP6, ip},
-    world::{INGRESS, World},
+    world::{FLOW_SEED, INGRESS, World, words},
 };
 
 fn both() -> [Spec; 2] {
@@ -168,5 +174,86 @@ fn a_syn_flood_moves_nobody() {
     }
     for player in &players {
         assert_eq!(backend_of(&world, player), Some((1, State::Established)));
+    }
+}
+
+/// Clients whose flows with service 1 meet in one set.
+fn in_one_set(count: usize) -> Vec<Spec> {
+    let (vip, key) = (words(ip(VIP))[1], Service::key(PORT.to_be(), 6));
+    let set = |spec: &Spec| {
+        let from = (words(spec.from)[1] >> 32) as u32;
+        let hash = hash::flow4(
+            from,
+            spec.from_port.to_be(),
+            (vip >> 32) as u32,
+            key,
+            FLOW_SEED,
+        );
+        hash as u32 & (FLOW4_SETS - 1)
+    };
+    let clients = (0..u32::MAX).map(|n| {
+        let [port, b, c, d] = n.to_be_bytes();
+        Spec {
+            from: [10, b, c, d].into(),
+            from_port: 40_000 + u16::from(port),
+            ..Spec::v4(Transport::Ack)
+        }
+    });
+    let wanted = set(&Spec::v4(Transport::Ack));
+    clients
+        .filter(|spec| set(spec) == wanted)
+        .take(count)
+        .collect()
+}
+
+/// A flow that finds no place stays with one backend, whatever the scheduler: else each of its packets
+/// would be the next one's turn.
+#[test]
+fn a_flow_without_a_place_stays_with_one_backend() {
+    let clients = in_one_set(12);
+    let (established, others) = clients.split_at(4);
+    for scheduler in [Scheduler::Sequence, Scheduler::LeastConnections] {
+        let mut world = World::new();
+        for id in [1, 2] {
+            world.backend(id, Mode::Dsr, true, 1, INGRESS);
+            world.set(maps::LOADS, id, [0, 1]);
+        }
+        let five_tuple = Affinity {
+            prefix: 128,
+            port: true,
+        };
+        let policy = Policy::new(scheduler, five_tuple, 0, false, false, false);
+        world.service_with(1, ip(VIP), PORT, 6, &[1, 2], policy);
+        for spec in established.iter().chain(established) {
+            assert_eq!(world.run(&spec.build()).verdict, Verdict::Dsr);
+        }
+        let backends =
+            |world: &World| [1, 2].map(|id| world.counter(maps::BACKEND_STATS, id).packets);
+        let mut seen = [0; 2];
+        for (number, spec) in (1..).zip(others) {
+            let before = backends(&world);
+            for (transport, load) in [
+                (Transport::Syn, 0),
+                (Transport::Ack, 9),
+                (Transport::Fin, 0),
+            ] {
+                // Meanwhile one backend gets more to bear, or less.
+                world.set(maps::LOADS, 1, [load, 1]);
+                let spec = Spec {
+                    transport,
+                    ..spec.clone()
+                };
+                assert_eq!(world.run(&spec.build()).verdict, Verdict::Dsr);
+            }
+            let after = backends(&world);
+            let packets = [after[0] - before[0], after[1] - before[1]];
+            assert!(packets.contains(&3), "{scheduler:?}: {packets:?}");
+            seen[usize::from(packets[1] == 3)] += 1;
+            assert_eq!(world.events(Event::FlowUnrecorded), 3 * number);
+        }
+        assert!(
+            !seen.contains(&0),
+            "{scheduler:?}: all went to one: {seen:?}"
+        );
     }
 }

@@ -229,6 +229,16 @@ fn what_is_no_service_passes_untouched() {
     }
 }
 
+/// No service can be there: the stack refuses it as any other port that nobody listens on.
+#[test]
+fn to_port_zero_is_no_service() {
+    let world = world();
+    for spec in every_kind() {
+        let zero = Spec { to_port: 0, ..spec };
+        passed(&world, &zero.build(), Verdict::NoService);
+    }
+}
+
 #[test]
 fn a_frame_to_another_host_passes() {
     let world = world();

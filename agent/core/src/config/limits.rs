@@ -7,12 +7,20 @@ pub const VIRTUAL_ROUTERS: usize = 64;
 pub const ADDRESSES: usize = 32;
 /// Peers of a virtual router.
 pub const PEERS: usize = 32;
+/// Other nodes on the channel.
+pub const CHANNEL_PEERS: usize = 16;
 /// Interfaces with the program.
 pub const INTERFACES: usize = 16;
 /// Addresses at which tunnelled packets are unwrapped.
 pub const ENDPOINTS: usize = 16;
 /// Addresses that translated packets come from.
 pub const NAT_ADDRESSES: usize = 8;
+/// Tracks, and tracks of a virtual router.
+pub const TRACKS: usize = 64;
+/// Arguments of a track's program, with its name.
+pub const ARGUMENTS: usize = 64;
+/// Processes, or backends, that a track may want.
+pub const PROCESSES: i64 = 1024;
 /// Services.
 pub const SERVICES: usize = 4095;
 /// Backends of a service.

@@ -4,6 +4,7 @@
 //! families fit, durations are in range. Parsing reports every mistake at once, each with file,
 //! line and column ([`ConfigErrors`]), and changes nothing.
 
+mod channel;
 mod error;
 pub mod limits;
 mod mode;
@@ -14,16 +15,21 @@ mod scalar;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod track;
 mod validate;
+mod wire;
 mod words;
 
 use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
+pub use channel::{CHANNEL_PORT, Channel, ChannelPeer};
 pub use error::{ConfigErrors, Mistake};
 use ipnet::IpNet;
 pub use mode::{Encapsulation, Mode, Nat, NatTimeouts, PortRange, Tunnel};
 pub use policy::{Affinity, Policy, Scheduler, Sources, SynRate};
 use serde::{Deserialize, Serialize};
+pub use track::{FileCheck, Pace, Script, Track, TrackKind};
+pub use wire::{Authentication, Checksum, Password, Version, Wire};
 
 /// The name of a node, virtual router, service, backend, probe or interface.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -69,6 +75,10 @@ pub struct Config {
     pub virtual_routers: Vec<VirtualRouter>,
     /// The services, in the order of the file.
     pub services: Vec<Service>,
+    /// What virtual routers track, in the order of the file.
+    pub tracks: Vec<Track>,
+    /// The peer channel; none: this node has none.
+    pub channel: Option<Channel>,
 }
 
 impl Config {
@@ -175,7 +185,7 @@ pub struct VirtualRouter {
     pub vrid: u8,
     /// 1 to 254 (255, the address owner, is not supported yet).
     pub priority: u8,
-    /// The time between adverts: a multiple of 10 ms, 10 ms to 40.95 s.
+    /// The time between adverts: a multiple of 10 ms, 10 ms to 40.95 s; of 1 s in VRRPv2.
     pub advert_interval: Duration,
     /// Whether a higher priority takes the addresses from a working master.
     pub preempt: bool,
@@ -187,6 +197,10 @@ pub struct VirtualRouter {
     pub source: Option<IpAddr>,
     /// How an acquired address is announced.
     pub announce: Announce,
+    /// How it speaks on the wire.
+    pub wire: Wire,
+    /// What changes its priority or is a fault of it: tracks of the configuration, none twice.
+    pub track: Vec<Name>,
 }
 
 impl VirtualRouter {

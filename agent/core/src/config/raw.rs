@@ -3,17 +3,24 @@
 //! [`parse`] turns TOML into a [`RawConfig`], whose values are typed and each within its own
 //! bounds, but whose defaults are not filled in and whose parts have not been compared with each
 //! other: that is [`super::validate`]'s part. There is one function for each table of
-//! [`super::schema`]; those of services are in [`service`], those of modes in [`mode`].
+//! [`super::schema`]; those of services are in [`service`], those of modes in [`mode`],
+//! those of the wire format in [`wire`].
 
+mod channel;
 mod mode;
 mod service;
+mod track;
+mod wire;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
+pub(super) use channel::{RawChannel, RawPeer};
 use ipnet::IpNet;
 pub(super) use mode::{RawNat, RawTunnel};
 pub(super) use service::{AffinityWord, RawBackend, RawService};
 use toml::de::DeTable;
+pub(super) use track::{RawTrack, TrackWord};
+pub(super) use wire::{RawAuthentication, RawWire};
 
 use super::{
     LogFormat, Name, XdpMode,
@@ -22,7 +29,8 @@ use super::{
     reader::{At, Given, List, TableReader},
     scalar,
     schema::{
-        ANNOUNCE, CONTROL, DATAPLANE, FILE, LOG, NAT, NODE, PROBE, SERVICE, TUNNEL, VIRTUAL_ROUTER,
+        ANNOUNCE, CHANNEL, CONTROL, DATAPLANE, FILE, LOG, NAT, NODE, PEER, PROBE, SERVICE, TRACK,
+        TUNNEL, VIRTUAL_ROUTER,
     },
 };
 
@@ -53,6 +61,9 @@ pub(super) fn parse(text: &str) -> (Option<RawConfig>, Vec<Mistake>) {
         ),
         probes: file.named_tables("probe", &PROBE, probe),
         services: file.tables("service", &SERVICE, limits::SERVICES, service::service),
+        tracks: file.named_tables("track", &TRACK, track::track),
+        channel: channel::channel(file.table("channel", &CHANNEL)),
+        channel_peers: file.tables("peer", &PEER, limits::CHANNEL_PEERS, channel::peer),
     };
     (Some(raw), mistakes)
 }
@@ -69,6 +80,9 @@ pub(super) struct RawConfig {
     pub(super) virtual_routers: List<RawVirtualRouter>,
     pub(super) probes: List<RawProbe>,
     pub(super) services: List<RawService>,
+    pub(super) tracks: List<RawTrack>,
+    pub(super) channel: RawChannel,
+    pub(super) channel_peers: List<RawPeer>,
 }
 
 /// `[node]`.
@@ -114,6 +128,8 @@ pub(super) struct RawVirtualRouter {
     pub(super) peers: List<IpAddr>,
     pub(super) source: Given<IpAddr>,
     pub(super) announce: RawAnnounce,
+    pub(super) wire: RawWire,
+    pub(super) track: List<Name>,
 }
 
 /// `announce` of a virtual router.
@@ -202,6 +218,8 @@ fn virtual_router(table: &mut TableReader<'_>) -> RawVirtualRouter {
         peers: table.list("peers", limits::PEERS, scalar::address),
         source: table.get("source", scalar::address),
         announce: announce(table.table("announce", &ANNOUNCE)),
+        wire: wire::wire(table),
+        track: table.list("track", limits::TRACKS, scalar::name),
     }
 }
 
@@ -328,7 +346,9 @@ mod tests {
         for table in SCHEMAS.iter().skip(1) {
             let header = match table.table {
                 table if table.starts_with("announce") => "[virtual_router.announce]",
+                table if table.starts_with("authentication") => "[virtual_router.authentication]",
                 "[probe.NAME]" => "[probe.x]",
+                "[track.NAME]" => "[track.x]",
                 table => table,
             };
             text.push_str(&format!("{header}\n"));
@@ -346,7 +366,7 @@ mod tests {
             for key in schema
                 .keys
                 .iter()
-                .filter(|key| !["announce", "backend"].contains(*key))
+                .filter(|key| !["announce", "authentication", "backend"].contains(*key))
             {
                 let text = with_a_date(schema, key);
                 let (raw, mistakes) = parse(&text);

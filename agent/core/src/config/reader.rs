@@ -384,6 +384,16 @@ impl<'a> TableReader<'a> {
         list
     }
 
+    /// Whether the file has the table.
+    pub(super) fn is_given(&self) -> bool {
+        self.table.is_some()
+    }
+
+    /// Whether an unknown key was probably meant to be `key`.
+    pub(super) fn is_misspelt(&self, key: &str) -> bool {
+        self.misspelt.contains(&key)
+    }
+
     /// Records a mistake that the caller found.
     pub(super) fn mistake(&mut self, mistake: Mistake) {
         self.mistakes.push(mistake);

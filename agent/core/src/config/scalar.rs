@@ -5,6 +5,8 @@
 
 pub(super) mod http;
 pub(super) mod net;
+pub(super) mod track;
+pub(super) mod wire;
 
 use std::{net::IpAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 

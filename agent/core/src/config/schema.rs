@@ -18,6 +18,9 @@ pub(super) const FILE: Schema = Schema {
         "virtual_router",
         "probe",
         "service",
+        "track",
+        "channel",
+        "peer",
     ],
 };
 pub(super) const NODE: Schema = Schema {
@@ -65,11 +68,21 @@ pub(super) const VIRTUAL_ROUTER: Schema = Schema {
         "peers",
         "source",
         "announce",
+        "version",
+        "authentication",
+        "checksum",
+        "ttl",
+        "min_ttl",
+        "track",
     ],
 };
 pub(super) const ANNOUNCE: Schema = Schema {
     table: "announce = { ... } of [[virtual_router]]",
     keys: &["count", "interval", "repeat_after"],
+};
+pub(super) const AUTHENTICATION: Schema = Schema {
+    table: "authentication = { ... } of [[virtual_router]]",
+    keys: &["type", "password"],
 };
 pub(super) const PROBE: Schema = Schema {
     table: "[probe.NAME]",
@@ -133,10 +146,41 @@ pub(super) const BACKEND: Schema = Schema {
         "quic_server_id",
     ],
 };
+pub(super) const CHANNEL: Schema = Schema {
+    table: "[channel]",
+    keys: &["listen", "ca_file", "cert_file", "key_file"],
+};
+pub(super) const PEER: Schema = Schema {
+    table: "[[peer]]",
+    keys: &["name", "address"],
+};
+
+pub(super) const TRACK: Schema = Schema {
+    table: "[track.NAME]",
+    keys: &[
+        "kind",
+        "weight",
+        "interval",
+        "timeout",
+        "rise",
+        "fall",
+        "debounce_up",
+        "debounce_down",
+        "interface",
+        "service",
+        "at_least",
+        "argv",
+        "user",
+        "path",
+        "expect",
+        "process",
+        "address",
+    ],
+};
 
 /// Every table of the file.
 #[cfg(test)]
-pub(super) const SCHEMAS: [&Schema; 12] = [
+pub(super) const SCHEMAS: [&Schema; 16] = [
     &FILE,
     &NODE,
     &CONTROL,
@@ -146,7 +190,11 @@ pub(super) const SCHEMAS: [&Schema; 12] = [
     &NAT,
     &VIRTUAL_ROUTER,
     &ANNOUNCE,
+    &AUTHENTICATION,
     &PROBE,
     &SERVICE,
     &BACKEND,
+    &TRACK,
+    &CHANNEL,
+    &PEER,
 ];

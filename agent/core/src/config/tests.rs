@@ -10,6 +10,7 @@ use proptest::prelude::*;
 
 use super::{
     Config, ConfigErrors,
+    reader::Schema,
     schema::{FILE, SCHEMAS},
 };
 
@@ -52,25 +53,21 @@ fn section(table: &str) -> &'static str {
 #[test]
 fn every_key_is_in_the_reference_and_no_other() {
     let tables = SCHEMAS.iter().filter(|schema| !schema.table.is_empty());
-    for schema in tables
-        .clone()
-        .filter(|schema| !schema.table.starts_with("announce"))
-    {
+    for schema in tables.clone().filter(|schema| !is_inline(schema)) {
         let mut known: BTreeSet<&str> = schema.keys.iter().copied().collect();
         known.remove("backend"); // has a section of its own
-        if schema.keys.contains(&"announce") {
-            known.extend(
-                tables
-                    .clone()
-                    .filter(|s| s.table.starts_with("announce"))
-                    .flat_map(|s| s.keys),
-            );
-        }
+        let of_this = |inner: &&&Schema| is_inline(inner) && inner.table.ends_with(schema.table);
+        known.extend(tables.clone().filter(of_this).flat_map(|s| s.keys));
         let rows = section(schema.table)
             .lines()
             .filter_map(|line| line.strip_prefix("| `")?.split('`').next());
         assert_eq!(rows.collect::<BTreeSet<_>>(), known, "{}", schema.table);
     }
+}
+
+/// Whether a table is written in braces, within another one, in whose section it is.
+fn is_inline(schema: &Schema) -> bool {
+    schema.table.contains("{ ... } of ")
 }
 
 /// The console block of the reference is what the code prints.
@@ -84,9 +81,61 @@ fn the_reference_shows_a_real_report() {
     );
 }
 
+/// Writes a track out again.
+fn render_track(track: &super::Track, line: &mut impl FnMut(&str, String)) {
+    use super::{Script, TrackKind};
+    let quoted = |text: &str| toml::Value::from(text).to_string();
+    let duration = |d: std::time::Duration| format!("\"{}ns\"", d.as_nanos());
+    line("", format!("[track.{}]", quoted(track.name.as_str())));
+    line("kind", quoted(&track.kind.to_string()));
+    if let Some(weight) = track.weight {
+        line("weight", weight.to_string());
+    }
+    let pace = track.pace;
+    if track.kind.is_checked() {
+        line("interval", duration(pace.interval));
+        line("timeout", duration(pace.timeout));
+        line("rise", pace.rise.to_string());
+        line("fall", pace.fall.to_string());
+    } else {
+        line("debounce_up", duration(pace.debounce_up));
+        line("debounce_down", duration(pace.debounce_down));
+    }
+    match &track.kind {
+        TrackKind::Interface { interface } => line("interface", quoted(interface.as_str())),
+        TrackKind::Service { service, at_least } => {
+            line("service", quoted(service.as_str()));
+            line("at_least", at_least.to_string());
+        }
+        TrackKind::Script(Script { argv, user }) => {
+            line("argv", toml::Value::from(argv.clone()).to_string());
+            if let Some(user) = user {
+                line("user", quoted(user));
+            }
+        }
+        TrackKind::File { path, check } => {
+            line("path", quoted(&path.to_string_lossy()));
+            line("expect", quoted(&check.to_string()));
+        }
+        TrackKind::Process { process, at_least } => {
+            line("process", quoted(process));
+            line("at_least", at_least.to_string());
+            line("interval", duration(pace.interval));
+        }
+        TrackKind::Gateway { address, interface } => {
+            line("address", quoted(&address.to_string()));
+            if let Some(interface) = interface {
+                line("interface", quoted(interface.as_str()));
+            }
+        }
+    }
+}
+
 /// Writes a configuration out again, every key of it.
 fn render(config: &Config) -> String {
-    use super::{Affinity, LogFormat, Mode, ProbeKind, Scheduler, TlsCheck, XdpMode};
+    use super::{
+        Affinity, Authentication, LogFormat, Mode, ProbeKind, Scheduler, TlsCheck, Version, XdpMode,
+    };
     let quoted = |text: &str| toml::Value::from(text).to_string();
     let list = |items: Vec<String>| format!("[{}]", items.join(", "));
     let mut out = String::new();
@@ -192,6 +241,39 @@ fn render(config: &Config) -> String {
         line("announce.count", announce.count.to_string());
         line("announce.interval", duration(announce.interval));
         line("announce.repeat_after", duration(announce.repeat_after));
+        let wire = &router.wire;
+        line("version", wire.version.to_string());
+        let password = match &wire.authentication {
+            Authentication::None => None,
+            Authentication::Pass(password) | Authentication::Ah(password) => Some(password),
+        };
+        if let Some(password) = password {
+            let text = password.bytes().iter().take_while(|byte| **byte != 0);
+            let text: String = text.map(|byte| char::from(*byte)).collect();
+            let kind = wire.authentication.to_string();
+            line("authentication.type", quoted(&kind));
+            line("authentication.password", quoted(&text));
+        }
+        if wire.version == Version::V3 && !router.is_ipv6() {
+            line("checksum", quoted(&wire.checksum.to_string()));
+        }
+        if !router.peers.is_empty() {
+            line("ttl", wire.ttl.to_string());
+            line("min_ttl", wire.min_ttl.to_string());
+        }
+        line(
+            "track",
+            list(
+                router
+                    .track
+                    .iter()
+                    .map(|name| quoted(name.as_str()))
+                    .collect(),
+            ),
+        );
+    }
+    for track in &config.tracks {
+        render_track(track, &mut line);
     }
     let mut probes = BTreeSet::new();
     for probe in config.services.iter().flat_map(|service| &service.probes) {
@@ -374,6 +456,74 @@ fn the_examples_survive_being_written_out() {
     ] {
         assert_eq!(valid(&render(&valid(text))), valid(text));
     }
+}
+
+#[test]
+fn tracks_of_every_kind_are_read_as_written() {
+    let text = format!(
+        "{}\n{}",
+        STEERD.replace(
+            "track = []",
+            "track = [\"link\", \"game\", \"script\", \"there\", \"number\", \"procs\", \"gw\"]"
+        ),
+        r#"
+[track.link]
+kind = "interface"
+interface = "eth1"
+weight = -20
+debounce_up = "5s"
+[track.game]
+kind = "service"
+service = "game"
+at_least = 2
+[track.script]
+kind = "script"
+argv = ["/bin/echo", "a b", "$HOME", ""]
+user = "nobody"
+interval = "200ms"
+rise = 4
+[track.there]
+kind = "file"
+path = "/run/there"
+weight = 7
+[track.number]
+kind = "file"
+path = "/run/number"
+expect = "number"
+[track.procs]
+kind = "process"
+process = "redis-server"
+interval = "3s"
+debounce_down = "1s"
+[track.gw]
+kind = "gateway"
+address = "fe80::1"
+interface = "eth0"
+fall = 7
+[track.unnamed]
+kind = "interface"
+interface = "eth9"
+"#
+    );
+    let config = valid(&text);
+    assert_eq!(valid(&render(&config)), config);
+    let names: Vec<&str> = config
+        .tracks
+        .iter()
+        .map(|track| track.name.as_str())
+        .collect();
+    assert_eq!(
+        names,
+        ["link", "game", "script", "there", "number", "procs", "gw"],
+        "the one that nobody names does nothing"
+    );
+    let faults: Vec<bool> = config.tracks.iter().map(super::Track::is_fault).collect();
+    assert_eq!(faults, [false, true, true, false, false, true, true]);
+    let script = &config.tracks[2];
+    let pace = script.pace;
+    assert_eq!((pace.interval, pace.timeout), (pace.timeout, pace.interval));
+    assert_eq!((pace.rise, pace.fall), (4, 3));
+    assert!(matches!(&script.kind, super::TrackKind::Script(script) if script.argv.len() == 4));
 }
 
 /// A byte position as a character boundary of `text`.

@@ -5,10 +5,11 @@
 //! is no valid value. A value that was reported as unusable is left out of later checks, so that
 //! one slip makes one mistake.
 //!
-//! * `router`: virtual routers and the addresses they hold.
+//! * `router`: virtual routers and the addresses they hold; `wire`: how they speak.
 //! * `probe`: probes.
 //! * `mode`: what tunnels and translation need.
 //! * `service`: services, with their `policy` and their backends (`backend`).
+//! * `track`: tracks.
 
 mod backend;
 mod mode;
@@ -16,11 +17,13 @@ mod policy;
 mod probe;
 mod router;
 mod service;
+mod track;
+mod wire;
 
 use std::{collections::HashSet, path::PathBuf};
 
 use super::{
-    Config, Control, Dataplane, Log, LogFormat, Name, Node, VirtualRouter, XdpMode,
+    Config, Control, Dataplane, Log, LogFormat, Name, Node, VirtualRouter, XdpMode, channel,
     error::{Mistake, quote},
     raw::{RawConfig, RawControl, RawDataplane, RawLog, RawNode},
     reader::At,
@@ -37,16 +40,22 @@ pub(super) fn validate(
     let probes = probe::probes(&raw.probes, mistakes);
     let endpoints = &raw.tunnel.endpoints;
     let unwraps = !endpoints.whole || !endpoints.items.is_empty();
-    let virtual_routers = router::virtual_routers(&raw.virtual_routers, &vips, unwraps, mistakes);
+    let tracks = track::tracks(&raw.tracks, &raw.services, &vips, mistakes);
+    let virtual_routers =
+        router::virtual_routers(&raw.virtual_routers, &vips, &tracks, unwraps, mistakes);
     let means = mode::Means::of(&raw.tunnel, &raw.nat);
     let tunnel = mode::tunnel(&means, &vips, mistakes);
     let nat = mode::nat(&means, &vips, mistakes);
     let services = service::services(&raw.services, &vips, &means, &probes, mistakes);
     let node = node(&raw.node, hostname, mistakes);
     let dataplane = dataplane(&raw.dataplane, virtual_routers.as_deref(), mistakes);
+    let own = node.as_ref().map(|node| &node.name);
+    let channel = channel::validate(&raw.channel, &raw.channel_peers, own, mistakes);
     if !mistakes.is_empty() {
         return None;
     }
+    let virtual_routers = virtual_routers?;
+    let tracks = tracks.named_by(virtual_routers.iter().map(|router| &router.track));
     Some(Config {
         node: node?,
         control: control(&raw.control)?,
@@ -54,8 +63,10 @@ pub(super) fn validate(
         dataplane: dataplane?,
         tunnel: tunnel?,
         nat: nat?,
-        virtual_routers: virtual_routers?,
+        virtual_routers,
         services: services?,
+        tracks: tracks?,
+        channel: channel?,
     })
 }
 

@@ -18,15 +18,19 @@
 //!   which share (`slow_start`).
 //! * `routers`: the virtual routers.
 //! * `reload`: from one configuration to the next.
+//! * `track`: what else is watched, and what that means for virtual routers.
 //! * `status`: what the control socket tells.
+//! * `peers`: what other nodes say over the channel, and what they are told.
 
 mod choice;
 mod network;
+mod peers;
 mod reload;
 mod routers;
 mod slow_start;
 mod status;
 mod steering;
+mod track;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -37,11 +41,13 @@ pub use self::routers::FailoverError;
 use self::{network::Network, steering::ServiceState};
 use crate::{
     action::{Action, Notice},
+    channel::Book,
     config::{Config, Name},
     event::{BackendKey, Command, Event},
     health::{Change, Health},
     plan::Plan,
     time::Instant,
+    track::Tracks,
     vrrp::election::{Election, Input},
 };
 
@@ -66,12 +72,15 @@ pub struct Node {
     services: BTreeMap<Name, ServiceState>,
     /// The backends at each address.
     backends_at: BTreeMap<IpAddr, Vec<BackendKey>>,
+    tracks: Tracks,
     actions: VecDeque<Action>,
     /// Something that decides on the ability of virtual routers may have changed.
     reconsider: bool,
     /// When peers are to be looked at again: one may no longer be a forwarder by then.
     peers_at: Option<Instant>,
     stage: Stage,
+    /// What peers say over the channel.
+    book: Book,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,10 +109,12 @@ impl Node {
             routers: routers.collect(),
             services: services.collect(),
             backends_at: BTreeMap::new(),
+            tracks: Tracks::new(&config.tracks, now),
             actions: VecDeque::new(),
             reconsider: true,
             peers_at: None,
             stage: Stage::Running,
+            book: Book::new(&config, now),
             config,
         };
         for service in &node.config.services {
@@ -154,9 +165,11 @@ impl Node {
                     .chain(settling)
                     .chain(self.health.next_deadline())
                     .chain(self.peers_at)
+                    .chain(self.tracks.next_deadline())
+                    .chain(self.book.next_deadline())
                     .min()
             }
-            Stage::Stopping => elections.min(),
+            Stage::Stopping => elections.chain(self.book.next_deadline()).min(),
             Stage::Stopped => None,
         }
     }
@@ -217,6 +230,16 @@ impl Node {
                     self.health.trust(key);
                 }
             }
+            Event::Refused {
+                router,
+                source,
+                mismatch,
+            } => {
+                if let Some(election) = self.routers.get_mut(&router) {
+                    election.refuse(source, mismatch, now);
+                    self.drain(&router);
+                }
+            }
             Event::Link { interface, up } => self.link(interface, up),
             Event::LocalAddresses(addresses) => {
                 if self.network.set_own(addresses, &self.config) {
@@ -249,6 +272,15 @@ impl Node {
                     self.input(&router, Input::Conflict { address, mac }, now);
                 }
             }
+            Event::Track {
+                track,
+                ticket,
+                outcome,
+            } => {
+                let change = self.tracks.report(&track, ticket, outcome, now);
+                self.apply_tracks(change);
+            }
+            Event::Channel { peer, what } => self.hear_peer(&peer, what, now),
             // Handled by stage.
             Event::Command(Command::Reload(_) | Command::Shutdown) => {}
         }
@@ -256,6 +288,7 @@ impl Node {
 
     /// Draws the consequences of everything noted, and of the time.
     fn advance(&mut self, now: Instant) {
+        self.vouch();
         if self.stage == Stage::Running {
             self.recognise_peers(now);
             self.weigh_evidence(now);
@@ -263,11 +296,13 @@ impl Node {
                 self.apply(Some(change));
             }
             self.steer(now);
+            self.track(now);
             self.decide_abilities(now);
         }
         for name in self.router_names() {
             self.input(&name, Input::Timer, now);
         }
+        self.tell_peers(now);
         if self.stage == Stage::Stopping && self.routers.values().all(Election::is_stopped) {
             self.actions.push_back(Action::Exit);
             self.stage = Stage::Stopped;
@@ -275,6 +310,9 @@ impl Node {
     }
 
     fn apply(&mut self, change: Option<Change>) {
+        if let Some(Change::Turned { backend, .. }) = &change {
+            self.book.turned(backend);
+        }
         Self::apply_to(&mut self.actions, &mut self.services, change);
     }
 

@@ -28,6 +28,8 @@ impl Node {
                 step => self.take_down(step, now),
             }
         }
+        let ended = self.tracks.end(&new.tracks);
+        self.apply_tracks(ended);
         self.actions.push_back(Action::Reconfigured);
         self.config = Config {
             node: self.config.node.clone(),
@@ -37,6 +39,8 @@ impl Node {
             ..new
         };
         self.network.reconfigure(&self.config);
+        self.tracks.begin(&self.config.tracks, now);
+        self.book.reconfigure(&self.config, now);
         for step in plan.steps() {
             self.build_up(step, now);
         }
@@ -103,7 +107,10 @@ impl Node {
             | Step::ProbeRemoved { .. }
             | Step::ProbeChanged { .. }
             | Step::BackendAdded(_)
-            | Step::BackendChanged { .. } => {}
+            | Step::BackendChanged { .. }
+            | Step::TrackAdded(_)
+            | Step::TrackRemoved(_)
+            | Step::TrackChanged { .. } => {}
         }
     }
 
@@ -149,7 +156,10 @@ impl Node {
             | Step::ProbeChanged { .. }
             | Step::BackendAdded(_)
             | Step::BackendRemoved(_)
-            | Step::BackendChanged { .. } => {}
+            | Step::BackendChanged { .. }
+            | Step::TrackAdded(_)
+            | Step::TrackRemoved(_)
+            | Step::TrackChanged { .. } => {}
         }
     }
 

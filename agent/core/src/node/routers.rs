@@ -90,6 +90,7 @@ impl Node {
             return Err(FailoverError::NoMaster);
         }
         for name in &given {
+            self.name_successor(name, now);
             self.input(name, Input::FailOver, now);
         }
         self.advance(now);
@@ -113,6 +114,7 @@ impl Node {
                             let cause =
                                 format!("node silent: no adverts from {address} for {silence}");
                             let change = self.health.silence(&key, &cause, now);
+                            self.book.turned(&key);
                             Self::apply_to(&mut self.actions, &mut self.services, change);
                         }
                     }
@@ -129,7 +131,10 @@ impl Node {
         }
         for name in self.router_names() {
             if let Some(router) = self.config.virtual_router(&name) {
-                let ability = self.ability(router);
+                let (ability, priority) = self.tracked(router, self.ability(router));
+                if let Some(election) = self.routers.get_mut(&name) {
+                    election.set_priority(priority, now);
+                }
                 self.input(&name, Input::Ability(ability), now);
             }
         }
@@ -194,6 +199,10 @@ impl Node {
                     address,
                     alive,
                 }),
+                Effect::Ask { peer } => {
+                    self.book.order(&router, &peer);
+                    continue;
+                }
                 Effect::Misconfigured(what) => {
                     Action::Notice(Notice::Misconfigured { router, what })
                 }
@@ -204,6 +213,7 @@ impl Node {
     pub(super) fn stop(&mut self, linger: bool, now: Instant) {
         self.stage = Stage::Stopping;
         for name in self.router_names() {
+            self.name_successor(&name, now);
             self.input(&name, Input::Stop { linger }, now);
         }
     }

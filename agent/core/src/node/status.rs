@@ -22,7 +22,7 @@ impl Node {
         let routers = self.config.virtual_routers.iter().filter_map(|router| {
             self.routers
                 .get(&router.name)
-                .map(|election| router_status(router, election, now))
+                .map(|election| self.router_status(router, election, now))
         });
         let services = self
             .config
@@ -86,6 +86,58 @@ impl Node {
             bytes: 0,
         })
     }
+
+    fn router_status(
+        &self,
+        router: &VirtualRouter,
+        election: &Election,
+        now: Instant,
+    ) -> VirtualRouterStatus {
+        let (role, since, cause) = election.role();
+        let unheard = |address| PeerStatus {
+            address,
+            priority: None,
+            last_advert_ms: None,
+        };
+        let configured = router
+            .peers
+            .iter()
+            .map(|address| (*address, unheard(*address)));
+        let mut peers: BTreeMap<IpAddr, PeerStatus> = configured.collect();
+        peers.extend(election.peers().iter().map(|(address, peer)| {
+            let priority = (peer.priority > 0).then_some(peer.priority);
+            let last_advert_ms = Some(millis(now.since(peer.heard)));
+            (
+                address,
+                PeerStatus {
+                    address,
+                    priority,
+                    last_advert_ms,
+                },
+            )
+        }));
+        let diagnoses = election.peers().diagnoses(router).into_iter();
+        VirtualRouterStatus {
+            name: router.name.clone(),
+            interface: router.interface.clone(),
+            vrid: router.vrid,
+            role,
+            since_ms: millis(now.since(since)),
+            cause: cause.to_owned(),
+            priority: router.priority,
+            effective_priority: election.config().priority,
+            weightings: self.weightings(router),
+            advert_interval_ms: millis(router.advert_interval),
+            master: if role == Role::Master {
+                None
+            } else {
+                election.master(now)
+            },
+            addresses: router.addresses.iter().map(ToString::to_string).collect(),
+            peers: peers.into_values().collect(),
+            diagnoses: diagnoses.map(|diagnosis| diagnosis.what).collect(),
+        }
+    }
 }
 
 /// Why no packet can be sent to a backend, if so.
@@ -112,51 +164,6 @@ fn unreachable(service: &Service, backend: &Backend, mode: Mode, reach: Reach) -
             service.port
         ),
     })
-}
-
-fn router_status(router: &VirtualRouter, election: &Election, now: Instant) -> VirtualRouterStatus {
-    let (role, since, cause) = election.role();
-    let unheard = |address| PeerStatus {
-        address,
-        priority: None,
-        last_advert_ms: None,
-    };
-    let configured = router
-        .peers
-        .iter()
-        .map(|address| (*address, unheard(*address)));
-    let mut peers: BTreeMap<IpAddr, PeerStatus> = configured.collect();
-    peers.extend(election.peers().iter().map(|(address, peer)| {
-        let priority = (peer.priority > 0).then_some(peer.priority);
-        let last_advert_ms = Some(millis(now.since(peer.heard)));
-        (
-            address,
-            PeerStatus {
-                address,
-                priority,
-                last_advert_ms,
-            },
-        )
-    }));
-    let diagnoses = election.peers().diagnoses(router).into_iter();
-    VirtualRouterStatus {
-        name: router.name.clone(),
-        interface: router.interface.clone(),
-        vrid: router.vrid,
-        role,
-        since_ms: millis(now.since(since)),
-        cause: cause.to_owned(),
-        priority: router.priority,
-        advert_interval_ms: millis(router.advert_interval),
-        master: if role == Role::Master {
-            None
-        } else {
-            election.master(now)
-        },
-        addresses: router.addresses.iter().map(ToString::to_string).collect(),
-        peers: peers.into_values().collect(),
-        diagnoses: diagnoses.map(|diagnosis| diagnosis.what).collect(),
-    }
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 
 use ipnet::IpNet;
 
-use crate::config::Policy;
+use crate::config::{Policy, TrackKind, Wire};
 
 /// The fields that differ, as `field old -> new`.
 #[derive(Default)]
@@ -82,6 +82,78 @@ impl Fields {
     pub(super) fn time(self, field: &str, old: Duration, new: Duration) -> Self {
         // Exact, so that two that differ never look the same.
         self.debug(field, &old, &new)
+    }
+
+    /// Never a password: only that it is another one.
+    pub(super) fn wire(self, old: &Wire, new: &Wire) -> Self {
+        let (was, is) = (&old.authentication, &new.authentication);
+        let mut fields = self.shown("version", &old.version, &new.version).shown(
+            "authentication",
+            &was.to_string(),
+            &is.to_string(),
+        );
+        if was != is && was.number() == is.number() {
+            fields.0.push("password changed".to_owned());
+        }
+        fields
+            .shown("checksum", &old.checksum, &new.checksum)
+            .shown("ttl", &old.ttl, &new.ttl)
+            .shown("min_ttl", &old.min_ttl, &new.min_ttl)
+    }
+
+    pub(super) fn track_kind(self, old: &TrackKind, new: &TrackKind) -> Self {
+        use TrackKind::{File, Gateway, Interface, Process, Script, Service};
+        match (old, new) {
+            (Interface { interface: was }, Interface { interface: is }) => {
+                self.shown("interface", was, is)
+            }
+            (
+                Service {
+                    service: was,
+                    at_least: least,
+                },
+                Service { service, at_least },
+            ) => self
+                .shown("service", was, service)
+                .shown("at_least", least, at_least),
+            (Script(was), Script(is)) => self
+                .debug("argv", &was.argv, &is.argv)
+                .optional("user", &was.user, &is.user),
+            (
+                File {
+                    path: was,
+                    check: before,
+                },
+                File { path, check },
+            ) => self.debug("path", was, path).shown("expect", before, check),
+            (
+                Process {
+                    process: was,
+                    at_least: least,
+                },
+                Process { process, at_least },
+            ) => self
+                .shown("process", was, process)
+                .shown("at_least", least, at_least),
+            (
+                Gateway {
+                    address: was,
+                    interface: before,
+                },
+                Gateway { address, interface },
+            ) => self
+                .shown("address", was, address)
+                .optional("interface", before, interface),
+            (
+                Interface { .. }
+                | Service { .. }
+                | Script(_)
+                | File { .. }
+                | Process { .. }
+                | Gateway { .. },
+                _,
+            ) => self.shown("kind", old, new),
+        }
     }
 
     pub(super) fn policy(self, old: &Policy, new: &Policy) -> Self {

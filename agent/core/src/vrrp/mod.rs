@@ -1,4 +1,4 @@
-//! VRRPv3 (RFC 9568): the wire format and the election of a virtual router's master.
+//! VRRPv2 and VRRPv3 (RFC 3768, RFC 9568): the wire format and the election of a virtual router's master.
 //!
 //! * [`wire`]: an advert as bytes.
 //! * [`election`]: the state machine of one virtual router.

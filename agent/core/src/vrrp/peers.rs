@@ -10,7 +10,12 @@ use std::{
     time::Duration,
 };
 
-use crate::{api::human_duration, config::VirtualRouter, time::Instant, vrrp::wire::Advert};
+use crate::{
+    api::human_duration,
+    config::VirtualRouter,
+    time::Instant,
+    vrrp::wire::{Advert, Mismatch},
+};
 
 /// The most peers that are remembered, if not more are configured. Beyond it the one silent for
 /// longest is forgotten, of those that are no forwarders.
@@ -76,6 +81,10 @@ pub enum Mistake {
     ForeignVrid,
     /// A host that is no peer uses a virtual address.
     Conflict,
+    /// Two nodes that do not speak alike, so that neither hears the other.
+    Wire,
+    /// The channel says that the master lives, and its adverts are not heard.
+    Unheard,
 }
 
 /// What an advert means for the book.
@@ -96,6 +105,9 @@ pub enum Observed {
 pub struct Peers {
     heard: BTreeMap<IpAddr, Peer>,
     foreign: Option<(IpAddr, Vec<IpAddr>)>,
+    /// The last whose adverts were refused for how they are sent. One, whoever sends what: each of
+    /// them is a mistake of its own, and the next one shows when this one is mended.
+    refused: Option<(IpAddr, Mismatch)>,
 }
 
 impl Peers {
@@ -107,6 +119,9 @@ impl Peers {
         advert: &Advert,
         now: Instant,
     ) -> Observed {
+        if self.refused.is_some_and(|(refused, _)| refused == source) {
+            self.refused = None;
+        }
         let addresses: BTreeSet<IpAddr> = advert.addresses.iter().copied().collect();
         // Lists that overlap belong together, if only because one node has a newer configuration.
         if addresses.is_disjoint(&own_addresses(own)) {
@@ -140,6 +155,11 @@ impl Peers {
         }
     }
 
+    /// Takes note of an advert that was refused because it is sent in another way.
+    pub fn refuse(&mut self, source: IpAddr, mismatch: Mismatch) {
+        self.refused = Some((source, mismatch));
+    }
+
     /// Whether there is room for one more. It is not made at the cost of a forwarder: strangers
     /// cannot drive out those known before.
     fn make_room(&mut self, own: &VirtualRouter, now: Instant) -> bool {
@@ -161,6 +181,7 @@ impl Peers {
     pub fn reconfigure(&mut self, own: &VirtualRouter) {
         self.heard.retain(|address, _| is_admitted(own, *address));
         self.foreign = None;
+        self.refused = None;
     }
 
     /// The peers whose packets are taken for forwarded ones, and to when that holds if nothing is
@@ -243,6 +264,12 @@ impl Peers {
                     ),
                 );
             }
+        }
+        if let Some((source, mismatch)) = self.refused {
+            tell(
+                Mistake::Wire,
+                mismatch.advice(source, &own.wire, own.advert_interval),
+            );
         }
         if let Some((source, addresses)) = &self.foreign {
             tell(

@@ -6,7 +6,7 @@ use steerd_core::{
     action::{Action, Steering},
     config::{
         Announce, Backend, Config, Control, Dataplane, Encapsulation, Log, LogFormat, Mode, Name,
-        Nat, Policy, Probe, ProbeKind, Protocol, Service, Tunnel, VirtualRouter, XdpMode,
+        Nat, Policy, Probe, ProbeKind, Protocol, Service, Tunnel, VirtualRouter, Wire, XdpMode,
     },
     event::BackendKey,
     node::Node,
@@ -89,6 +89,8 @@ pub(crate) fn config(routers: Vec<VirtualRouter>, services: Vec<Service>) -> Con
         nat: Nat::default(),
         virtual_routers: routers,
         services,
+        tracks: Vec::new(),
+        channel: None,
     }
 }
 
@@ -108,6 +110,8 @@ pub(crate) fn router(priority: u8) -> VirtualRouter {
             interval: ms(50),
             repeat_after: ms(1000),
         },
+        wire: Wire::default(),
+        track: Vec::new(),
     }
 }
 

@@ -3,6 +3,7 @@
 //! * [`mod@status`]: the whole of a node at one look, its services, its backends.
 //! * [`mod@maps`]: the maps, what is in them, and flows.
 
+mod channel;
 mod maps;
 mod status;
 

@@ -2,8 +2,10 @@
 
 use steerd_core::{
     api::{
-        BackendState, BackendStatus, Connections, EventCount, InterfaceStatus, PeerStatus,
-        RecentNotice, ServiceStatus, Status, TableUse, VerdictCount, VirtualRouterStatus,
+        BackendState, BackendStatus, ChannelPeerStatus, ChannelStatus, Connections, EventCount,
+        InterfaceStatus, PeerConfig, PeerRole, PeerStatus, PeerView, RecentNotice, RefusedPeers,
+        ServiceStatus, Status, TableUse, TrackState, TrackStatus, VerdictCount,
+        VirtualRouterStatus, Weighting,
     },
     config::{Mode, Name, Protocol, Scheduler, XdpMode},
     vrrp::election::Role,
@@ -44,6 +46,11 @@ pub(crate) fn status() -> Status {
             since_ms: 2 * HOUR + MINUTE,
             cause: "no advert from 192.168.1.27 within 3.6s".into(),
             priority: 110,
+            effective_priority: 120,
+            weightings: vec![Weighting {
+                track: Name::new("uplink"),
+                adds: 10,
+            }],
             advert_interval_ms: SECOND,
             master: None,
             addresses: vec!["192.168.1.25/24".into()],
@@ -64,6 +71,30 @@ pub(crate) fn status() -> Status {
                     .into(),
             ],
         }],
+        tracks: vec![
+            TrackStatus {
+                name: Name::new("gateway"),
+                kind: "gateway".into(),
+                fault: true,
+                weight: None,
+                adds: 0,
+                state: TrackState::Failing,
+                since_ms: 2 * HOUR + MINUTE,
+                last: "ARP is not answered within 500ms (1 of 3)".into(),
+                virtual_routers: vec![Name::new("game")],
+            },
+            TrackStatus {
+                name: Name::new("uplink"),
+                kind: "interface".into(),
+                fault: false,
+                weight: Some(10),
+                adds: 10,
+                state: TrackState::Good,
+                since_ms: 5 * MINUTE + 12 * SECOND,
+                last: "interface eth1 is up".into(),
+                virtual_routers: vec![Name::new("game")],
+            },
+        ],
         services: vec![ServiceStatus {
             name: Name::new("game"),
             address: [192, 168, 1, 25].into(),
@@ -159,5 +190,64 @@ pub(crate) fn status() -> Status {
             text: text.into(),
         })
         .to_vec(),
+        channel: None,
+    }
+}
+
+/// What two nodes know of each other on the channel.
+pub(crate) fn channel() -> ChannelStatus {
+    let days = |days: i64| i64::try_from(NOW_UNIX_MS / SECOND).unwrap_or(0) + days * 86_400 + 60;
+    ChannelStatus {
+        listen: ([192, 168, 1, 26], 7112).into(),
+        certificate_expires_unix_s: days(412),
+        warnings: vec![
+            "the certificate of game-b expires in 12 days: make a new one by `steerctl pki issue \
+             game-b`"
+                .into(),
+        ],
+        refused: vec![RefusedPeers {
+            cause: "certificate of another authority".into(),
+            times: 3,
+        }],
+        peers: vec![
+            ChannelPeerStatus {
+                name: Name::new("game-b"),
+                address: ([192, 168, 1, 27], 7112).into(),
+                up: true,
+                since_ms: 2 * HOUR,
+                error: None,
+                version: Some("0.1.0".into()),
+                round_trip_us: Some(412),
+                last_sign_ms: Some(120),
+                config: PeerConfig::Differs(vec!["services".into(), "backends".into()]),
+                certificate_expires_unix_s: Some(days(12)),
+                roles: vec![PeerRole {
+                    virtual_router: Name::new("game"),
+                    role: Role::Backup,
+                    priority: 100,
+                    able: true,
+                }],
+                views: vec![PeerView {
+                    service: Name::new("game"),
+                    backend: Name::new("backup"),
+                    state: "up".into(),
+                    since_ms: 5 * MINUTE,
+                }],
+            },
+            ChannelPeerStatus {
+                name: Name::new("game-c"),
+                address: ([192, 168, 1, 28], 7112).into(),
+                up: false,
+                since_ms: 4200,
+                error: Some("connection cut: Connection refused (os error 111)".into()),
+                version: None,
+                round_trip_us: None,
+                last_sign_ms: None,
+                config: PeerConfig::Unknown,
+                certificate_expires_unix_s: None,
+                roles: Vec::new(),
+                views: Vec::new(),
+            },
+        ],
     }
 }

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use steerd_core::{
-    api::{BackendStatus, ServiceStatus, Status, VirtualRouterStatus, human_duration},
-    config::XdpMode,
+    api::{
+        BackendStatus, ServiceStatus, Status, TrackState, TrackStatus, VirtualRouterStatus,
+        human_duration,
+    },
+    config::{Name, XdpMode},
 };
 
 use super::{role_word, socket, state_word};
@@ -39,6 +42,13 @@ pub(crate) fn status(look: Look, status: &Status, now_unix_ms: u64) -> String {
     for router in &status.virtual_routers {
         text.push('\n');
         virtual_router(look, router, &mut text);
+    }
+    if !status.tracks.is_empty() {
+        text.push_str(&format!("\n{}", tracks(look, &status.tracks)));
+    }
+    if let Some(channel) = &status.channel {
+        text.push('\n');
+        super::channel::channel(look, channel, now_unix_ms, &mut text);
     }
     if !status.services.is_empty() {
         text.push_str(&format!(
@@ -254,7 +264,7 @@ fn virtual_router(look: Look, router: &VirtualRouterStatus, text: &mut String) {
         "  on {}, VRID {}, priority {}, an advert every {}\n",
         clean(router.interface.as_str()),
         router.vrid,
-        router.priority,
+        priority(router),
         ago(router.advert_interval_ms)
     ));
     text.push_str(&look.list("  addresses  ", router.addresses.iter().cloned()));
@@ -279,6 +289,61 @@ fn virtual_router(look: Look, router: &VirtualRouterStatus, text: &mut String) {
             clean(diagnosis)
         ));
     }
+}
+
+/// The priority that counts, and how it comes about where that is not the configured one.
+fn priority(router: &VirtualRouterStatus) -> String {
+    let added = router.weightings.iter().map(|weighting| {
+        let name = clean(weighting.track.as_str());
+        format!(" {:+} {name}", weighting.adds)
+    });
+    let added: String = added.collect();
+    match added.as_str() {
+        "" => router.effective_priority.to_string(),
+        added => format!(
+            "{} (configured {}{added})",
+            router.effective_priority, router.priority
+        ),
+    }
+}
+
+/// What is tracked.
+fn tracks(look: Look, tracks: &[TrackStatus]) -> Table {
+    let columns = [
+        Column::left("TRACK"),
+        Column::left("KIND"),
+        Column::left("STATE"),
+        Column::right("SINCE"),
+        Column::right("WEIGHT"),
+        Column::left("FOR"),
+        Column::prose("LAST SEEN"),
+    ];
+    let mut table = Table::new(look, columns);
+    for track in tracks {
+        let (state, tone) = match track.state {
+            TrackState::Undecided => ("undecided", Tone::Doubtful),
+            TrackState::Good => ("good", Tone::Good),
+            TrackState::Failing => ("failing", Tone::Doubtful),
+            TrackState::Bad => ("bad", Tone::Bad),
+            TrackState::Rising => ("rising", Tone::Doubtful),
+        };
+        let weight = match (track.fault, track.weight) {
+            (true, _) => "fault".to_owned(),
+            (false, Some(weight)) => format!("{weight:+}"),
+            (false, None) => format!("{:+}", track.adds),
+        };
+        let routers: Vec<&str> = track.virtual_routers.iter().map(Name::as_str).collect();
+        table.row([
+            Cell::new(&track.name),
+            Cell::new(&track.kind),
+            Cell::toned(state, tone),
+            Cell::new(ago(track.since_ms)),
+            Cell::new(weight),
+            Cell::new(routers.join(", ")),
+            Cell::new(&track.last),
+        ]);
+    }
+    table
 }
 
 fn each(services: &[ServiceStatus]) -> impl Iterator<Item = (&ServiceStatus, &BackendStatus)> {
@@ -339,7 +404,7 @@ fn yes(is: bool) -> &'static str {
     if is { "yes" } else { "no" }
 }
 
-fn ago(ms: u64) -> String {
+pub(super) fn ago(ms: u64) -> String {
     human_duration(Duration::from_millis(ms))
 }
 
@@ -396,6 +461,7 @@ mod tests {
         let empty = Status {
             interfaces: Vec::new(),
             virtual_routers: Vec::new(),
+            tracks: Vec::new(),
             services: Vec::new(),
             verdicts: Vec::new(),
             events: Vec::new(),

@@ -12,7 +12,7 @@ use tracing::{error, info};
 
 use super::{Driver, Next, nat, now};
 use crate::{
-    io::{dataplane::Own, netlink::Iface, probe},
+    io::{channel::Identity, dataplane::Own, netlink::Iface, probe},
     read_config,
 };
 
@@ -81,7 +81,18 @@ impl Driver {
                 self.forwarders = macs;
                 self.update_macs();
             }
+            Action::RunTrack { track, ticket } => {
+                let config = &self.config;
+                if let Some(track) = config.tracks.iter().find(|one| one.name == track) {
+                    let routers = config.virtual_routers.iter();
+                    let nets = routers.flat_map(|router| &router.addresses);
+                    self.tracks
+                        .run(track, ticket, || nets.map(|net| net.addr()).collect());
+                }
+            }
+            Action::StopTrack { track } => self.tracks.stop(&track),
             Action::Reconfigured => self.reconfigured().await,
+            Action::Say { peer, message } => self.channel.send(&peer, &message),
             Action::Notice(notice) => self.note(&notice),
             Action::Exit => return Next::Stop,
         }
@@ -122,6 +133,10 @@ impl Driver {
         check_interfaces(&config)?;
         nat::check(&config, &self.addresses, &self.state)
             .map_err(|error| format!("{error}\nnothing was changed"))?;
+        if let Some(channel) = &config.channel {
+            Identity::load(channel, &self.config.node.name)
+                .map_err(|error| format!("{error}\nnothing was changed"))?;
+        }
         let changes = self.node.plan(&config).changes();
         if !dry_run {
             for change in &changes {
@@ -148,6 +163,7 @@ impl Driver {
         self.drop_translation(&before).await;
         self.update_own().await;
         self.listen();
+        self.connect();
         self.netlink.reconfigure(&self.config);
         self.links.keep(&self.config);
         self.update_sources();
@@ -236,6 +252,9 @@ impl Driver {
                 .is_some_and(|faults| !faults.is_empty())
         };
         let (deaf, unserved, untranslated) = (failed("listen"), failed("served"), failed("nat"));
+        if failed("channel") {
+            self.connect();
+        }
         if bare || deaf {
             self.interfaces_changed().await;
         }
@@ -278,6 +297,10 @@ impl Driver {
     /// Puts the program where it is missing. `interfaces` are from before: one that changes meanwhile
     /// is seen to be without it afterwards.
     fn attach(&mut self, interfaces: &[Iface]) {
+        // It is attached to all of them when it is loaded.
+        if !self.plane.is_loaded() {
+            return;
+        }
         let bare = self.links.bare(interfaces);
         let mut faults = BTreeSet::new();
         let attached = match bare.is_empty() {
@@ -295,6 +318,13 @@ impl Driver {
             }
         }
         self.set_faults("attach", faults);
+    }
+
+    /// Works on the channel by the configuration, and by the certificates as they are now.
+    fn connect(&mut self) {
+        let connected = self.channel.configure(&self.config);
+        let faults = connected.err().map(|error| error.to_string());
+        self.set_faults("channel", faults.into_iter().collect());
     }
 
     /// Opens the sockets of virtual routers that are missing.

@@ -1,6 +1,11 @@
 //! Answering the control socket.
 
-use steerd_core::api::{DroppedAdverts, InterfaceStatus, Reloaded, Status};
+use std::time::Duration;
+
+use steerd_core::{
+    api::{ChannelPeerStatus, ChannelStatus, DroppedAdverts, InterfaceStatus, Reloaded, Status},
+    time::Instant,
+};
 
 use super::{Driver, now};
 use crate::io::control::Request;
@@ -84,12 +89,47 @@ impl Driver {
             config: self.config_path.display().to_string(),
             interfaces: interfaces.collect(),
             virtual_routers,
+            tracks: self.node.track_status(now),
             services,
             verdicts: self.plane.verdicts(),
             events: self.plane.events(),
             tables: Vec::new(),
             dropped_adverts: dropped.collect(),
             recent: self.history.iter().cloned().collect(),
+            channel: self.channel_status(now),
         }
+    }
+
+    fn channel_status(&self, now: Instant) -> Option<ChannelStatus> {
+        let channel = self.config.channel.as_ref()?;
+        let (expires, mut warnings) = self.channel.health()?;
+        warnings.extend(self.faults.get("channel").into_iter().flatten().cloned());
+        let peers = channel.peers.iter().filter_map(|peer| {
+            let report = self.node.peer_report(&peer.name, now)?;
+            let line = self.channel.line(&peer.name);
+            let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+            let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+            Some(ChannelPeerStatus {
+                name: peer.name.clone(),
+                address: peer.address,
+                up: report.up,
+                since_ms: millis(now.since(report.since)),
+                error: line.error.filter(|_| !report.up),
+                version: report.version,
+                round_trip_us: report.round_trip.map(micros),
+                last_sign_ms: report.heard.map(millis),
+                config: report.config,
+                certificate_expires_unix_s: line.expires,
+                roles: report.roles,
+                views: report.views,
+            })
+        });
+        Some(ChannelStatus {
+            listen: channel.listen,
+            certificate_expires_unix_s: expires,
+            warnings,
+            refused: self.channel.refused(),
+            peers: peers.collect(),
+        })
     }
 }

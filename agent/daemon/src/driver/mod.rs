@@ -43,12 +43,14 @@ use tracing::{debug, error, info, trace, warn};
 
 use crate::io::{
     announce::{AnnounceError, Announcer},
+    channel::{Channel, ChannelError},
     control::{self, ControlError, Request},
     dataplane::{Dataplane, DataplaneError, Exit},
     netlink::{Iface, Netlink, NetlinkError},
     peer::{PeerError, Peers},
     rt,
     state::{StateError, StateFile},
+    track::Tracks,
 };
 
 /// Events that wait for the loop at most; IO that finds no room drops what the network may lose
@@ -78,6 +80,8 @@ pub(crate) enum DriverError {
     State(#[from] StateError),
     #[error(transparent)]
     Nat(#[from] NatError),
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
     #[error("cannot wait for signals: {0}")]
     Signals(std::io::Error),
 }
@@ -89,6 +93,8 @@ pub(crate) struct Driver {
     netlink: Netlink,
     peers: Peers,
     announcer: Announcer,
+    tracks: Tracks,
+    channel: Channel,
     state: StateFile,
     config_path: PathBuf,
     /// What the IO works by: the core's configuration, but for actions of before a reload.
@@ -147,14 +153,20 @@ impl Driver {
         // First what can be refused without having changed anything.
         let bound = control::bind(&config.control)?;
         let mut state = StateFile::open(&config.node.state_dir)?;
-        let mut plane = Dataplane::load(&config.dataplane)?;
-        // Only now: while the kernel verifies the program, for tens of milliseconds, what serves
-        // packets on this CPU must have its turn. And after the workers have started, which keep the
-        // ordinary priority.
+        let mut plane = Dataplane::open(&config.dataplane)?;
+        // While the kernel verifies the program, for hundreds of milliseconds, peers wait for adverts.
+        // They need not, where an earlier daemon's program steers meanwhile.
+        if !plane.is_carried() {
+            plane.loaded().await?;
+        }
+        // Only now: the threads that were started keep the ordinary priority, so that what serves
+        // packets on their CPU has its turn.
         rt::make_realtime();
         let (sender, events) = mpsc::channel(EVENTS);
         let peers = Peers::open(&config, sender.clone())?;
         let announcer = Announcer::open(&config, sender.clone())?;
+        let mut channel = Channel::new(sender.clone(), workers.clone());
+        channel.configure(&config)?;
         let netlink = Netlink::start(&config, sender.clone()).await?;
         let interfaces = netlink.interfaces();
         let exits = netlink.exits();
@@ -164,7 +176,6 @@ impl Driver {
         resume::tidy_up(&config, &netlink, &mut state).await?;
         let restored = resume::restored(&config, &plane, &state, started);
         let node = Node::new(config.clone(), &restored, random_seed(started), started);
-        plane.log_reports();
         let forwarders = plane.forwarders().to_vec();
         let (request_sender, requests) = mpsc::channel(64);
         workers.spawn(bound.serve(request_sender));
@@ -176,6 +187,8 @@ impl Driver {
             netlink,
             peers,
             announcer,
+            tracks: Tracks::new(workers.clone(), sender.clone()),
+            channel,
             state,
             config_path,
             config,
@@ -210,7 +223,9 @@ impl Driver {
         // begin with empty maps.
         driver.perform_all().await;
         let interfaces = driver.interfaces.borrow().clone();
-        driver.plane.attach()?;
+        if driver.plane.is_loaded() {
+            driver.plane.attach()?;
+        }
         driver.links.set_attached(&interfaces);
         info!(config = %driver.config_path.display(), "steerd {} is running", env!("CARGO_PKG_VERSION"));
         notify_systemd(NotifyState::Ready);
@@ -222,6 +237,7 @@ impl Driver {
         let mut heartbeat = every(resume::heartbeat_period(&self.config));
         let mut retry = every(RETRY);
         let mut control_open = true;
+        let mut refused = None;
         loop {
             let period = resume::heartbeat_period(&self.config);
             if heartbeat.period() != period {
@@ -251,6 +267,12 @@ impl Driver {
                 }
                 Ok(()) = self.interfaces.changed() => self.interfaces_changed().await,
                 Ok(()) = self.exits.changed() => self.update_exits(),
+                loaded = self.plane.loaded(), if !self.plane.is_loaded() && refused.is_none() => {
+                    if let Err(error) = loaded.and_then(|()| self.plane.attach()) {
+                        refused = Some(error);
+                        self.stop("this version's program cannot steer");
+                    }
+                }
                 () = tokio::time::sleep(sleep), if deadline.is_some() => self.node.tick(now()),
                 _ = heartbeat.tick() => {
                     self.plane.heartbeat(now());
@@ -267,7 +289,7 @@ impl Driver {
             }
             if let Next::Stop = self.perform_all().await {
                 info!("handed over; the kernel program keeps steering");
-                return Ok(());
+                return refused.map_or(Ok(()), |error| Err(error.into()));
             }
         }
     }
@@ -294,8 +316,8 @@ impl Driver {
         }
     }
 
-    fn stop(&mut self, signal: &str) {
-        info!("{signal}: handing over");
+    fn stop(&mut self, why: &str) {
+        info!("{why}: handing over");
         notify_systemd(NotifyState::Stopping);
         self.node.handle(Event::Command(Command::Shutdown), now());
     }
@@ -329,7 +351,9 @@ impl Driver {
                 to: Role::Fault, ..
             }
             | Notice::Link { up: false, .. }
-            | Notice::Peer { alive: false, .. } => warn!("{text}"),
+            | Notice::Track { good: false, .. }
+            | Notice::Peer { alive: false, .. }
+            | Notice::Channel { trouble: true, .. } => warn!("{text}"),
             _ => info!("{text}"),
         }
         if let Notice::Role { router, to, .. } = notice {

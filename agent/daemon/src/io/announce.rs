@@ -8,7 +8,7 @@
 //!   addresses through, so that a storm of other ARP never wakes the daemon; a storm of claims is
 //!   held down by [`Reports`].
 
-mod filter;
+pub(super) mod filter;
 #[cfg(test)]
 mod tests;
 

@@ -14,7 +14,7 @@ use steerd_core::{
     announce,
     config::{
         Announce, Config, Control, Dataplane, Log, LogFormat, Name, Nat, Node, Tunnel,
-        VirtualRouter, XdpMode,
+        VirtualRouter, Wire, XdpMode,
     },
     event::Event,
 };
@@ -238,7 +238,11 @@ pub(crate) fn config(device: &str, addresses: &[&str], peers: &[&str]) -> Config
                 interval: Duration::from_millis(1),
                 repeat_after: Duration::ZERO,
             },
+            wire: Wire::default(),
+            track: Vec::new(),
         }],
         services: Vec::new(),
+        tracks: Vec::new(),
+        channel: None,
     }
 }

@@ -2,6 +2,7 @@
 //! [`steerd_core::event::Event`]s and does what the driver asks of it; none decides anything.
 
 pub(crate) mod announce;
+pub(crate) mod channel;
 pub(crate) mod control;
 pub(crate) mod dataplane;
 #[cfg(test)]
@@ -12,3 +13,4 @@ pub(crate) mod probe;
 pub(crate) mod rt;
 pub(crate) mod state;
 pub(crate) mod sysctl;
+pub(crate) mod track;

@@ -1,16 +1,22 @@
-//! The adverts of virtual routers, to and from the segment: VRRP as IP protocol 112.
+//! The adverts of virtual routers, to and from the segment: VRRP as IP protocol 112, or behind an
+//! authentication header, protocol 51.
 //!
-//! * [`Peers`] holds one raw socket for each interface and family ([`socket`]); virtual routers that
-//!   share an interface share its socket.
-//! * A task for each socket reads packets, decides whether they are adverts for one of our virtual
-//!   routers ([`accept`]) and hands those on as [`Event::Advert`].
-//! * [`Peers::send`] is plain blocking-free code, so that the real-time thread can call it.
+//! * [`Peers`] holds one raw socket for each interface, family and protocol ([`socket`]); virtual
+//!   routers that share an interface share its sockets. Those of VRRPv2 hear both protocols, so that
+//!   a peer with another authentication is told from one that is silent.
+//! * A task for each socket ([`receive`]) reads packets, decides whether they are adverts for one of
+//!   our virtual routers ([`accept`]) and hands those on as [`Event::Advert`].
+//! * [`Peers::send`] is plain blocking-free code ([`send`]), so that the real-time thread can call
+//!   it.
 //!
 //! Nothing that arrives can hold up or grow the daemon: the kernel's receive buffer is small, an
 //! advert that finds the event channel full is dropped like one that the network lost, and every drop
-//! is counted by [`DropCause`] and logged at most once a minute.
+//! is counted by [`DropCause`] and logged at most once a minute ([`drops`]).
 
 mod accept;
+mod drops;
+mod receive;
+mod send;
 mod socket;
 #[cfg(test)]
 mod tests;
@@ -18,15 +24,15 @@ mod tests;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use steerd_core::{
-    config::{Config, Name, VirtualRouter},
+    config::{Authentication, Config, Name, Version, VirtualRouter},
     event::Event,
-    vrrp::wire::Advert,
+    vrrp::wire::{Advert, ah::Sequences},
 };
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -35,10 +41,12 @@ use tokio::{
     task::AbortHandle,
 };
 
-pub(crate) use self::accept::DropCause;
+pub(crate) use self::drops::DropCause;
 use self::{
-    accept::{Drops, Packet, Route, Routes},
-    socket::{Received, Sources, VrrpSocket},
+    accept::{Route, Routes},
+    drops::Drops,
+    send::Sender,
+    socket::{Framing, Sources, VrrpSocket},
 };
 
 /// Why adverts cannot be exchanged.
@@ -93,6 +101,28 @@ pub(crate) struct Peers {
     drops: Arc<Drops>,
     segments: BTreeMap<SegmentKey, Listening>,
     routers: BTreeMap<Name, Sender>,
+    /// The sequence numbers of virtual routers with an authentication header, over every
+    /// configuration.
+    sequences: BTreeMap<Name, SharedSequences>,
+}
+
+/// What the senders and the receiver of one virtual router know of sequence numbers.
+#[derive(Clone, Default)]
+struct SharedSequences(Arc<Mutex<Sequences>>);
+
+impl SharedSequences {
+    /// Numbers above all that this node sent before it was started.
+    fn above_earlier_ones() -> Self {
+        let seconds = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        let floor = u32::try_from(seconds).unwrap_or(u32::MAX);
+        Self(Arc::new(Mutex::new(Sequences::above(floor))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Sequences> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Peers {
@@ -110,6 +140,7 @@ impl Peers {
             drops: Arc::default(),
             segments: BTreeMap::new(),
             routers: BTreeMap::new(),
+            sequences: BTreeMap::new(),
         };
         match peers.reconfigure(config).into_iter().next() {
             Some(error) => Err(error),
@@ -127,6 +158,18 @@ impl Peers {
     #[must_use]
     pub(crate) fn reconfigure(&mut self, config: &Config) -> Vec<PeerError> {
         let (plans, mut errors) = plan(config);
+        let with_header = config
+            .virtual_routers
+            .iter()
+            .filter(|router| matches!(router.wire.authentication, Authentication::Ah(_)));
+        let mut known = std::mem::take(&mut self.sequences);
+        self.sequences = with_header
+            .map(|router| {
+                let numbers = known.remove(&router.name);
+                let numbers = numbers.unwrap_or_else(SharedSequences::above_earlier_ones);
+                (router.name.clone(), numbers)
+            })
+            .collect();
         for (key, plan) in plans {
             let keep = self
                 .segments
@@ -142,18 +185,21 @@ impl Peers {
                 Err(error) => errors.push(error),
             }
         }
-        let wanted: BTreeSet<SegmentKey> =
-            config.virtual_routers.iter().map(SegmentKey::of).collect();
+        let wanted: BTreeSet<SegmentKey> = config
+            .virtual_routers
+            .iter()
+            .flat_map(SegmentKey::heard_by)
+            .collect();
         self.segments.retain(|key, _| wanted.contains(key));
         self.routers = config
             .virtual_routers
             .iter()
             .filter_map(|router| {
-                let listening = self.segments.get(&SegmentKey::of(router))?;
-                Some((
-                    router.name.clone(),
-                    Sender::new(router, Arc::clone(&listening.segment)),
-                ))
+                let listening = self.segments.get(&SegmentKey::sent_by(router))?;
+                let sequences = self.sequences.get(&router.name).cloned();
+                let segment = Arc::clone(&listening.segment);
+                let sender = Sender::new(router, segment, sequences.unwrap_or_default());
+                Some((router.name.clone(), sender))
             })
             .collect();
         errors
@@ -169,11 +215,7 @@ impl Peers {
             .routers
             .get(router)
             .ok_or_else(|| PeerError::UnknownRouter(router.clone()))?;
-        let mut outcome = Ok(());
-        for destination in &sender.destinations {
-            outcome = outcome.and(sender.send(advert, *destination));
-        }
-        outcome
+        sender.send(advert)
     }
 
     /// The address that `router` sends from now, if it has one.
@@ -188,7 +230,7 @@ impl Peers {
 
     fn listen(&self, plan: Plan) -> Result<Listening, PeerError> {
         let _runtime = self.runtime.enter();
-        let socket = VrrpSocket::open(&plan.interface, plan.index, plan.ipv6, plan.multicast())?;
+        let socket = VrrpSocket::open(&plan.interface, plan.index, plan.framing, plan.multicast())?;
         // SAFETY: the socket owns its descriptor, and never replaces or closes it before its drop.
         let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
         let socket = socket.map_err(|error| PeerError::Setup {
@@ -196,12 +238,18 @@ impl Peers {
             what: "registering with the event loop",
             source: error.into(),
         })?;
+        let of_route = |route: &Route| {
+            let numbers = self.sequences.get(&route.router)?;
+            Some((route.router.clone(), numbers.clone()))
+        };
+        let sequences = plan.routes.values().filter_map(of_route).collect();
         let segment = Arc::new(Segment {
             plan,
+            sequences,
             socket,
             sources: Mutex::default(),
         });
-        let task = receive(
+        let task = receive::receive(
             Arc::clone(&segment),
             self.events.clone(),
             Arc::clone(&self.drops),
@@ -215,15 +263,35 @@ impl Peers {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct SegmentKey {
     interface: Name,
-    ipv6: bool,
+    framing: Framing,
 }
 
 impl SegmentKey {
-    fn of(router: &VirtualRouter) -> Self {
+    /// The socket that `router` sends through.
+    fn sent_by(router: &VirtualRouter) -> Self {
+        let framing = match (router.is_ipv6(), &router.wire.authentication) {
+            (true, _) => Framing::V6,
+            (false, Authentication::Ah(_)) => Framing::Ah,
+            (false, Authentication::None | Authentication::Pass(_)) => Framing::V4,
+        };
         Self {
             interface: router.interface.clone(),
-            ipv6: router.is_ipv6(),
+            framing,
         }
+    }
+
+    /// The sockets that `router` listens to: with VRRPv2 those of each authentication.
+    fn heard_by(router: &VirtualRouter) -> impl Iterator<Item = Self> + use<> {
+        let framings: &[Framing] = match (router.is_ipv6(), router.wire.version) {
+            (true, _) => &[Framing::V6],
+            (false, Version::V3) => &[Framing::V4],
+            (false, Version::V2) => &[Framing::V4, Framing::Ah],
+        };
+        let interface = router.interface.clone();
+        framings.iter().map(move |&framing| Self {
+            interface: interface.clone(),
+            framing,
+        })
     }
 }
 
@@ -232,7 +300,7 @@ impl SegmentKey {
 struct Plan {
     interface: Name,
     index: u32,
-    ipv6: bool,
+    framing: Framing,
     routes: Routes,
     /// Every virtual address of the configuration: never a source.
     virtual_addresses: BTreeSet<IpAddr>,
@@ -260,18 +328,17 @@ fn plan(config: &Config) -> (BTreeMap<SegmentKey, Plan>, Vec<PeerError>) {
             });
             continue;
         };
-        let plan: &mut Plan = plans.entry(SegmentKey::of(router)).or_insert_with(|| Plan {
-            interface: router.interface.clone(),
-            index,
-            ipv6: router.is_ipv6(),
-            routes: Routes::new(),
-            virtual_addresses: virtual_addresses.clone(),
-        });
-        let route = Route {
-            router: router.name.clone(),
-            peers: router.peers.clone(),
-        };
-        plan.routes.insert(router.vrid, route);
+        for key in SegmentKey::heard_by(router) {
+            let framing = key.framing;
+            let plan: &mut Plan = plans.entry(key).or_insert_with(|| Plan {
+                interface: router.interface.clone(),
+                index,
+                framing,
+                routes: Routes::new(),
+                virtual_addresses: virtual_addresses.clone(),
+            });
+            plan.routes.insert(router.vrid, Route::of(router));
+        }
     }
     (plans, errors)
 }
@@ -280,6 +347,7 @@ fn plan(config: &Config) -> (BTreeMap<SegmentKey, Plan>, Vec<PeerError>) {
 struct Segment {
     plan: Plan,
     socket: AsyncFd<VrrpSocket>,
+    sequences: BTreeMap<Name, SharedSequences>,
     sources: Mutex<Option<(Instant, Sources)>>,
 }
 
@@ -313,150 +381,5 @@ struct Listening {
 impl Drop for Listening {
     fn drop(&mut self) {
         self.task.abort();
-    }
-}
-
-/// How one virtual router sends.
-struct Sender {
-    router: Name,
-    segment: Arc<Segment>,
-    configured_source: Option<IpAddr>,
-    destinations: Vec<IpAddr>,
-}
-
-impl Sender {
-    const GROUP_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(224, 0, 0, 18));
-    const GROUP_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x12));
-
-    fn new(router: &VirtualRouter, segment: Arc<Segment>) -> Self {
-        let destinations = match (router.peers.is_empty(), router.is_ipv6()) {
-            (false, _) => router.peers.clone(),
-            (true, false) => vec![Self::GROUP_V4],
-            (true, true) => vec![Self::GROUP_V6],
-        };
-        let configured_source = router.source;
-        Self {
-            router: router.name.clone(),
-            segment,
-            configured_source,
-            destinations,
-        }
-    }
-
-    fn source(&self) -> Option<IpAddr> {
-        self.configured_source
-            .or_else(|| self.segment.sources().pick(self.kind()))
-    }
-
-    fn kind(&self) -> SourceKind {
-        match self.destinations.first() {
-            Some(IpAddr::V6(peer)) if !peer.is_unicast_link_local() && !peer.is_multicast() => {
-                SourceKind::GlobalV6
-            }
-            Some(IpAddr::V6(_)) => SourceKind::LinkLocalV6,
-            _ => SourceKind::V4,
-        }
-    }
-
-    fn send(&self, advert: &Advert, destination: IpAddr) -> Result<(), PeerError> {
-        let attempt = || {
-            let source = self.source().ok_or_else(|| PeerError::NoSource {
-                router: self.router.clone(),
-                interface: self.segment.plan.interface.clone(),
-                kind: self.kind().words(),
-            })?;
-            let payload = advert.encode(source, destination);
-            self.segment
-                .socket
-                .get_ref()
-                .send(&payload, source, destination)
-                .map_err(|source| PeerError::Send {
-                    router: self.router.clone(),
-                    destination,
-                    source,
-                })
-        };
-        attempt().or_else(|_| {
-            // The address may have changed since it was looked up.
-            self.segment.forget_sources();
-            attempt()
-        })
-    }
-}
-
-/// Which of its addresses a virtual router sends from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SourceKind {
-    /// The interface's first address.
-    V4,
-    /// RFC 9568 section 5.1.2.2: the link-local address.
-    LinkLocalV6,
-    /// For unicast peers that know each other by their global addresses.
-    GlobalV6,
-}
-
-impl SourceKind {
-    fn words(self) -> &'static str {
-        match self {
-            Self::V4 => "IPv4",
-            Self::LinkLocalV6 => "link-local IPv6",
-            Self::GlobalV6 => "global IPv6",
-        }
-    }
-}
-
-/// Reads packets for as long as the segment is listened to.
-async fn receive(segment: Arc<Segment>, events: mpsc::Sender<Event>, drops: Arc<Drops>) {
-    // A read that fails at once, over and over, must not take the processor with it.
-    const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
-    let mut buffer = vec![0; socket::LARGEST_PACKET];
-    loop {
-        let received = segment
-            .socket
-            .async_io(Interest::READABLE, |socket| socket.receive(&mut buffer))
-            .await;
-        let packet = match received {
-            Ok(Received::Packet {
-                source,
-                destination,
-                hop_limit,
-                payload,
-            }) => {
-                let payload = buffer.get(payload).unwrap_or_default();
-                Packet {
-                    source,
-                    destination,
-                    hop_limit,
-                    payload,
-                }
-            }
-            Ok(Received::Malformed(what)) => {
-                drops.count(DropCause::Malformed, &segment.plan.interface, &what);
-                continue;
-            }
-            Err(error) => {
-                drops.count(DropCause::ReadFailed, &segment.plan.interface, &error);
-                tokio::time::sleep(PAUSE_AFTER_ERROR).await;
-                continue;
-            }
-        };
-        let ours = segment.sources();
-        match accept::accept(
-            &segment.plan.routes,
-            |address| ours.contains(address),
-            &packet,
-        ) {
-            Ok((router, advert)) => {
-                let event = Event::Advert {
-                    router,
-                    source: packet.source,
-                    advert,
-                };
-                if events.try_send(event).is_err() {
-                    drops.count(DropCause::Busy, &segment.plan.interface, &packet.source);
-                }
-            }
-            Err((cause, detail)) => drops.count(cause, &segment.plan.interface, &detail),
-        }
     }
 }

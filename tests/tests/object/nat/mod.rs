@@ -22,8 +22,8 @@ use steerd_ebpf::{
 use crate::{
     packets::{PORT, Spec, Transport, VIP, VIP6, ip},
     world::{
-        BACKEND_MAC, ELSEWHERE, INGRESS, OWN_MAC, Outcome, PASS, PEER_MAC, REDIRECT, TX, World,
-        words,
+        BACKEND_MAC, DROP, ELSEWHERE, INGRESS, OWN_MAC, Outcome, PASS, PEER_MAC, REDIRECT, TX,
+        World, words,
     },
 };
 

@@ -125,11 +125,7 @@ fn exhaustion_is_refused_and_harms_nobody() {
 #[test]
 fn without_addresses_there_is_no_translation() {
     let mut world = world();
-    for pool in [
-        NatPool { ipv4: 0, ..POOL },
-        NatPool { sets: 0, ..POOL },
-        NatPool::default(),
-    ] {
+    for pool in [NatPool { ipv4: 0, ..POOL }, NatPool::default()] {
         world.control(Control::NAT_POOL, pool.pack());
         refused(&world, &Spec::v4(Transport::Syn), Verdict::NatExhausted);
     }
@@ -293,4 +289,22 @@ fn a_claimed_entry_is_left_alone() {
     set[word] = Session::claim(now.wrapping_sub(9) & 0xf_ffff);
     world.set(maps::NAT, 5000, set);
     assert_eq!(translated(&world, &flow(1)), translations[1]);
+}
+
+/// While the daemon changes the addresses nothing can be translated. Nobody is refused for that: the
+/// stack would reset connections that go on a moment later.
+#[test]
+fn without_a_pool_packets_are_lost_and_flows_go_on() {
+    let mut world = world();
+    for spec in [Spec::v4(Transport::Ack), Spec::v6(Transport::Udp)] {
+        let translation = translated(&world, &spec);
+        world.control(Control::NAT_POOL, NatPool { sets: 0, ..POOL }.pack());
+        let outcome = world.run(&spec.build());
+        assert_eq!(
+            (outcome.verdict, outcome.action),
+            (Verdict::BadBackend, DROP)
+        );
+        world.control(Control::NAT_POOL, POOL.pack());
+        assert_eq!(translated(&world, &spec), translation);
+    }
 }

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use etherparse::{Ipv4Header, Ipv6Header, UdpHeader};
 use steerd_ebpf::{
     abi::{Control, Mode},
+    event::Event,
     verdict::Verdict,
 };
 
@@ -13,7 +14,8 @@ use super::{
     send, set_hops, set_length, world,
 };
 use crate::{
-    packets::{Spec, Transport, ip},
+    packets::{CLIENT, CLIENT6, PORT, Spec, Transport, VIP, VIP6, ip},
+    raw::{self, Raw},
     world::{BACKEND_MAC, DROP, ELSEWHERE, INGRESS, OWN_MAC, REDIRECT, TX, World},
 };
 
@@ -168,6 +170,50 @@ fn each_byte_is_right() {
             }
         }
     }
+}
+
+/// An ICMP error goes to whom the packet that it quotes was from, wrapped as that one's are: in every
+/// mode, outer family, inner family and protocol, with tags before and after.
+#[test]
+fn errors_are_wrapped_too() {
+    let mut world = world();
+    for way in WAYS {
+        for vlan in [0, 7, 8] {
+            send(&mut world, way, vlan, 1500, INGRESS);
+            for frame in errors(way) {
+                let length = frame.len() - l3(&frame);
+                check(&world, way, &frame, length, vlan, TX);
+            }
+        }
+    }
+    let sent = WAYS.len() * 3 * errors(WAYS[0]).len();
+    assert_eq!(world.events(Event::IcmpSteered), sent as u64);
+}
+
+/// A router's errors about what services that are reached this way sent.
+fn errors(way: Way) -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    let of_family = [
+        (VIP, CLIENT, "10.9.9.9", [3, 4]),
+        (VIP6, CLIENT6, "fd00:9::9", [2, 0]),
+    ];
+    for (vip, client, router, kind) in of_family {
+        let [vip, client, router] = [vip, client, router].map(ip);
+        for protocol in [raw::TCP, raw::UDP] {
+            let ends = ((vip, PORT + way.number()), (client, 50_000));
+            let segment = raw::segment(protocol, ends.0, ends.1, b"what the service said");
+            let quote = Raw::new(vip, client, protocol).packet(&segment);
+            for vlans in [vec![], vec![7], vec![100, 7]] {
+                let error = raw::message(router, vip, kind, 1400, &quote);
+                let raw = Raw {
+                    vlans,
+                    ..Raw::new(router, vip, raw::icmp_of(vip))
+                };
+                frames.push(raw.frame(&error));
+            }
+        }
+    }
+    frames
 }
 
 /// Every class of service, and hops to the last that can be taken.

@@ -290,3 +290,21 @@ fn messages_come_from_the_virtual_address() {
         assert_eq!(addresses(&message[14..]).0, ip(vip));
     }
 }
+
+/// Of a backend whose way was lost the entry has no MTU any more, while the ring still names it: that is
+/// no MTU to tell anybody.
+#[test]
+fn a_lost_way_is_not_taken_for_a_narrow_one() {
+    for way in WAYS {
+        let mut world = world();
+        send(&mut world, way, 0, 0, INGRESS);
+        for spec in [Spec::v4(Transport::Syn), Spec::v6(Transport::Ack)] {
+            let outcome = world.run(&build(&way.spec(spec)));
+            assert_eq!(
+                (outcome.verdict, outcome.action),
+                (Verdict::BadBackend, DROP),
+                "{way:?}"
+            );
+        }
+    }
+}

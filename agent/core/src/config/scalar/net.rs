@@ -1,12 +1,12 @@
 //! Networks and ranges of ports.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use toml::de::DeValue;
 
 use super::must;
-use crate::config::{PortRange, reader::Problem};
+use crate::config::{CHANNEL_PORT, PortRange, reader::Problem};
 
 /// The data plane gives ports out in blocks of four; in so many there is one.
 const PORTS_MIN: u32 = 8;
@@ -55,6 +55,21 @@ pub(in crate::config) fn port_range(value: &DeValue<'_>) -> Result<PortRange, Pr
         return Err(must(&format!("be at least {PORTS_MIN} ports"), value));
     }
     Ok(range)
+}
+
+/// An end of the channel: an address, with its port where that is not the usual one.
+pub(in crate::config) fn endpoint(value: &DeValue<'_>) -> Result<SocketAddr, Problem> {
+    let wanted =
+        "be an address and a port such as \"192.168.1.26:7112\" or \"[2001:db8::26]:7112\"";
+    let text = value.as_str().ok_or_else(|| must(wanted, value))?;
+    let alone = text.parse().map(|address: IpAddr| (address, CHANNEL_PORT));
+    let whole = text.parse::<SocketAddr>();
+    let endpoint = whole.or_else(|_| alone.map(SocketAddr::from));
+    let endpoint = endpoint.map_err(|_| must(wanted, value))?;
+    match endpoint.port() {
+        0 => Err(must(wanted, value).help("port 0 is none")),
+        _ => Ok(endpoint),
+    }
 }
 
 fn parse(value: &DeValue<'_>, wanted: &str) -> Result<IpNet, Problem> {

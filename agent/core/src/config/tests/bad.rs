@@ -116,6 +116,16 @@ fn limits() {
         ["340:1: more than 64 `[[virtual_router]]`"]
     );
 
+    let tracks = |count| {
+        let track = |n| format!("[track.t{n}]\nkind = \"interface\"\ninterface = \"eth{n}\"\n");
+        format!("{BASE}{}", many(count, &track))
+    };
+    valid(&tracks(64));
+    assert_eq!(
+        mistakes(&tracks(65)),
+        ["217:1: more than 64 `[track.NAME]`"]
+    );
+
     let services = |count| {
         let service = |n| {
             format!(

@@ -8,7 +8,11 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{family, unique_names};
+use super::{
+    family,
+    track::{self, Tracks},
+    unique_names, wire,
+};
 use crate::config::{
     Announce, Name, VirtualRouter,
     error::{Mistake, quote},
@@ -93,6 +97,7 @@ impl<'a> Vips<'a> {
 pub(super) fn virtual_routers(
     raw: &List<RawVirtualRouter>,
     vips: &Vips<'_>,
+    tracks: &Tracks,
     unwraps: bool,
     mistakes: &mut Vec<Mistake>,
 ) -> Option<Vec<VirtualRouter>> {
@@ -113,7 +118,7 @@ pub(super) fn virtual_routers(
     let routers: Vec<_> = raw
         .items
         .iter()
-        .map(|router| virtual_router(&router.value, vips, mistakes))
+        .map(|router| virtual_router(&router.value, vips, tracks, mistakes))
         .collect();
     routers.into_iter().collect()
 }
@@ -121,6 +126,7 @@ pub(super) fn virtual_routers(
 fn virtual_router(
     raw: &RawVirtualRouter,
     vips: &Vips<'_>,
+    tracks: &Tracks,
     mistakes: &mut Vec<Mistake>,
 ) -> Option<VirtualRouter> {
     addresses(&raw.addresses, mistakes);
@@ -155,6 +161,7 @@ fn virtual_router(
             mistakes.push(Mistake::new(&source.span, message).help(help));
         }
     }
+    let track = track::names(&raw.track, tracks, mistakes);
     Some(VirtualRouter {
         name: raw.name.value()?,
         interface: raw.interface.value()?,
@@ -166,6 +173,8 @@ fn virtual_router(
         peers: raw.peers.items.iter().map(|peer| peer.value).collect(),
         source: raw.source.optional()?,
         announce: announce(&raw.announce)?,
+        wire: wire::wire(raw, ipv6, mistakes)?,
+        track,
     })
 }
 

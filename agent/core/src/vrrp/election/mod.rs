@@ -35,11 +35,17 @@
 //!   cause a third node's takeover from a healthy master.
 //! * **A late timer is no evidence.** If [`Input::Timer`] comes more than half an interval late, this
 //!   node was stopped and the adverts may wait unread: it listens one interval more, once.
+//! * **A successor that is known is asked.** Where the node has a channel to one, a resigning master
+//!   has it take over instead of sending priority 0, and lets go when that says that it has; if it does
+//!   not in time, priority 0 follows. What this node is ordered so it does at once, without the skew.
+//! * **A living master is not replaced** because its adverts are not heard: while a peer says over
+//!   the channel that it is master and serves ([`Election::vouch`]), the master-down timer waits.
 //! * **Forged adverts** are bounded in what they say: `telling` and [`crate::vrrp::peers`].
 //! * **Address conflict.** In the wait before its first takeover a node asks whether anyone has the
 //!   addresses. A peer does so by right, but any peer that lives is heard within that wait; so an
 //!   answer counts when the wait ends with no peer ever heard.
 
+mod handover;
 mod state;
 mod telling;
 mod transition;
@@ -56,7 +62,8 @@ use self::{
     telling::Telling,
 };
 use crate::{
-    config::VirtualRouter,
+    channel::{self, book::Word},
+    config::{Name, VirtualRouter},
     time::Instant,
     vrrp::{
         peers::{self, Peers},
@@ -128,6 +135,22 @@ pub enum Input<'a> {
         /// Whether to wait.
         linger: bool,
     },
+    /// The master orders this node over the channel to take over. The caller has made sure that it is
+    /// the master.
+    TakeOver {
+        /// It sends its adverts from here.
+        source: Option<IpAddr>,
+    },
+    /// The successor that was asked answers over the channel.
+    Answered {
+        /// Whether it is master now.
+        done: bool,
+    },
+    /// The peer that was master says over the channel that it is no longer.
+    LetGo {
+        /// It sent its adverts from here.
+        source: Option<IpAddr>,
+    },
 }
 
 /// Something to do, in the order given.
@@ -146,6 +169,11 @@ pub enum Effect {
     Announce,
     /// Ask who has them.
     ProbeAddresses,
+    /// Order this peer over the channel to take over.
+    Ask {
+        /// Whom.
+        peer: Name,
+    },
     /// The role changed.
     Role {
         /// Before.
@@ -200,6 +228,12 @@ pub struct Election {
     peers: Peers,
     telling: Telling,
     effects: Vec<Effect>,
+    /// A living peer's word that it is master and serves.
+    vouched: Option<Word>,
+    /// Whom to ask when resigning.
+    successor: Option<Name>,
+    /// Who ordered this node to take over, and until when its adverts of before may still come.
+    taken_from: Option<(IpAddr, Instant)>,
 }
 
 impl Election {
@@ -225,6 +259,9 @@ impl Election {
             peers: Peers::default(),
             telling: Telling::new(now),
             effects: Vec::new(),
+            vouched: None,
+            successor: None,
+            taken_from: None,
         };
         if resumed {
             let cause = "resumed: it was master when the daemon stopped".to_owned();
@@ -264,6 +301,10 @@ impl Election {
                 State::Init,
                 Input::Advert { .. } | Input::Conflict { .. } | Input::Timer | Input::FailOver,
             ) => State::Init,
+            (
+                state @ (State::Init | State::Fault(_)),
+                Input::TakeOver { .. } | Input::Answered { .. } | Input::LetGo { .. },
+            ) => state,
             (State::Init | State::Backup(_) | State::Fault(_), Input::Stop { .. }) => {
                 self.become_stopped(now)
             }
@@ -281,11 +322,17 @@ impl Election {
             (State::Backup(backup), Input::Timer) => self.backup_timer(backup, now),
             (
                 State::Backup(backup),
-                Input::Ability(Ability::Undecided(_) | Ability::Able) | Input::FailOver,
+                Input::Ability(Ability::Undecided(_) | Ability::Able)
+                | Input::FailOver
+                | Input::Answered { .. },
             ) => State::Backup(backup),
+            (State::Backup(backup), Input::TakeOver { source }) => {
+                self.take_over(backup, source, now)
+            }
+            (State::Backup(backup), Input::LetGo { source }) => self.let_go(backup, source, now),
 
             (State::Master(master), Input::Ability(Ability::Unable(cause))) => {
-                if master.resign.is_none() {
+                if !master.has_resigned() {
                     self.effects.push(Effect::Advert { priority: 0 });
                 }
                 self.effects.push(Effect::Release);
@@ -307,15 +354,19 @@ impl Election {
             (State::Master(master), Input::FailOver) => self.resign(master, false, now),
             (State::Master(master), Input::Stop { linger: true }) => self.resign(master, true, now),
             (State::Master(master), Input::Stop { linger: false }) => {
-                if master.resign.is_none() {
+                if !master.has_resigned() {
                     self.effects.push(Effect::Advert { priority: 0 });
                 }
                 self.effects.push(Effect::Release);
                 self.become_stopped(now)
             }
-            (State::Master(master), Input::Ability(Ability::Undecided(_) | Ability::Able)) => {
-                State::Master(master)
-            }
+            (
+                State::Master(master),
+                Input::Ability(Ability::Undecided(_) | Ability::Able)
+                | Input::TakeOver { .. }
+                | Input::LetGo { .. },
+            ) => State::Master(master),
+            (State::Master(master), Input::Answered { done }) => self.answered(master, done, now),
 
             (State::Fault(fault), Input::Ability(ability)) => match (ability, &self.conflict) {
                 (Ability::Able, None) => self.become_backup("able to serve again".to_owned(), now),
@@ -356,6 +407,12 @@ impl Election {
             return None;
         };
         let (address, heard) = backup.follows?;
+        if self
+            .vouched
+            .is_some_and(|word| now <= word.heard + channel::belief(self.master_interval))
+        {
+            return None;
+        }
         if backup.down_at <= now && (backup.forgiven || now.since(backup.down_at) <= slack) {
             if self.peers.get(address).is_some_and(|peer| !peer.silent) {
                 self.peers.fell_silent(address);
@@ -389,7 +446,7 @@ impl Election {
             State::Master(Master {
                 resign: Some(resign),
                 ..
-            }) => Some(resign.until),
+            }) => Some(resign.asked.unwrap_or(resign.until)),
             State::Master(Master {
                 advert_at,
                 round,
@@ -411,6 +468,40 @@ impl Election {
             master.round = Some(Round::new(&self.config.announce, now));
         } else {
             self.master_interval = self.config.advert_interval;
+        }
+    }
+
+    /// Has this priority from now on, whatever the configuration says; a master tells at once.
+    pub fn set_priority(&mut self, priority: u8, now: Instant) {
+        if self.config.priority != priority {
+            self.config.priority = priority;
+            if let State::Master(master) = &mut self.state {
+                master.advert_at = now;
+            }
+        }
+    }
+
+    /// The word of a living peer over the channel that it is master and serves; none: there is none.
+    pub fn vouch(&mut self, word: Option<Word>) {
+        self.vouched = word;
+    }
+
+    /// Whom to ask to take over when this node resigns; none: nobody.
+    pub fn set_successor(&mut self, peer: Option<Name>) {
+        self.successor = peer;
+    }
+
+    /// Whether it could do a master's work, or as master does and is not about to hand over.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        match &self.state {
+            State::Backup(_) => {
+                // The master answers for its addresses by right.
+                let by_right = self.peers.any_heard() || self.vouched.is_some();
+                self.ability == Ability::Able && (self.conflict.is_none() || by_right)
+            }
+            State::Master(master) => master.resign.is_none(),
+            State::Init | State::Fault(_) | State::Stopped => false,
         }
     }
 

@@ -50,6 +50,17 @@ pub(super) struct Round {
 pub(super) struct Resign {
     pub(super) until: Instant,
     pub(super) stop: bool,
+    /// A successor was asked, and its answer is waited for until then. No priority 0 was sent.
+    pub(super) asked: Option<Instant>,
+}
+
+impl Master {
+    /// Whether priority 0 was sent.
+    pub(super) fn has_resigned(&self) -> bool {
+        self.resign
+            .as_ref()
+            .is_some_and(|resign| resign.asked.is_none())
+    }
 }
 
 #[derive(Debug, Clone, Default)]

@@ -1,9 +1,10 @@
 //! The transition table, row by row, and what the module's documentation promises.
 
 mod forged;
+mod wire;
 
 use super::*;
-use crate::config::{Announce, Name};
+use crate::config::{Announce, Name, Wire};
 
 const OWN: u8 = 100;
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -36,6 +37,8 @@ fn config() -> VirtualRouter {
             interval: Duration::from_millis(100),
             repeat_after: Duration::from_secs(5),
         },
+        wire: Wire::default(),
+        track: Vec::new(),
     }
 }
 

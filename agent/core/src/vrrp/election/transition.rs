@@ -8,10 +8,11 @@ use super::{
 };
 use crate::{
     api::human_duration,
+    config::Version,
     time::Instant,
     vrrp::{
         peers::{self, Mistake, Observed},
-        wire::Advert,
+        wire::{Advert, Mismatch},
     },
 };
 
@@ -70,6 +71,15 @@ impl Election {
         true
     }
 
+    /// Takes note of an advert that was refused because it is sent in another way.
+    pub(crate) fn refuse(&mut self, source: IpAddr, mismatch: Mismatch, now: Instant) {
+        if self.admits(source) {
+            self.peers.refuse(source, mismatch);
+            let diagnoses = self.peers.diagnoses(&self.config);
+            self.effects.extend(self.telling.diagnoses(diagnoses, now));
+        }
+    }
+
     /// RFC 9568 6.4.2, (420).
     pub(super) fn backup_hears(
         &mut self,
@@ -105,6 +115,18 @@ impl Election {
                     probe: None,
                 }
             }
+            // Our priority was raised above that of the master that was followed: it is followed no more,
+            // and that its adverts keep nothing from firing is no sign of silence.
+            _ if backup
+                .follows
+                .is_some_and(|(followed, _)| followed == source) =>
+            {
+                Backup {
+                    follows: None,
+                    late_at: None,
+                    ..backup
+                }
+            }
             _ => backup,
         })
     }
@@ -122,6 +144,12 @@ impl Election {
         }
         if backup.down_at > now {
             return State::Backup(backup);
+        }
+        if let Some(until) = self.waits_for(&backup, now) {
+            return State::Backup(Backup {
+                down_at: until,
+                ..backup
+            });
         }
         if !backup.forgiven && now.since(backup.down_at) > self.slack() {
             let down_at = now + self.master_interval + self.skew();
@@ -163,6 +191,9 @@ impl Election {
         now: Instant,
     ) -> State {
         let resigned = master.resign.is_some();
+        if advert.priority != 0 && self.is_late_advert(source, now) {
+            return State::Master(master);
+        }
         if advert.priority == 0 {
             if !resigned {
                 self.assert_mastery(&mut master, now);
@@ -206,6 +237,9 @@ impl Election {
 
     pub(super) fn master_timer(&mut self, mut master: Master, now: Instant) -> State {
         match master.resign {
+            Some(Resign {
+                asked: Some(until), ..
+            }) if until <= now => self.resign_openly(master),
             Some(Resign { until, .. }) if until > now => State::Master(master),
             Some(Resign { stop: true, .. }) => {
                 self.effects.push(Effect::Release);
@@ -373,17 +407,13 @@ impl Election {
             Some(Resign {
                 until,
                 stop: stopping,
+                asked,
             }) => Resign {
                 until,
                 stop: stop || stopping,
+                asked,
             },
-            None => {
-                self.effects.push(Effect::Advert { priority: 0 });
-                Resign {
-                    until: now + self.resign_wait(),
-                    stop,
-                }
-            }
+            None => self.begin_resigning(stop, now),
         };
         self.cause = "handing over to a peer".to_owned();
         let until = match resign.stop {
@@ -436,9 +466,13 @@ impl Election {
         }
     }
 
-    /// Skew_Time of RFC 9568 6.1.
+    /// Skew_Time of RFC 9568 6.1, a part of the interval; of RFC 3768 6.1, a part of a second.
     pub(super) fn skew(&self) -> Duration {
-        self.master_interval * (256 - u32::from(self.config.priority)) / 256
+        let whole = match self.config.wire.version {
+            Version::V2 => Duration::from_secs(1),
+            Version::V3 => self.master_interval,
+        };
+        whole * (256 - u32::from(self.config.priority)) / 256
     }
 
     /// Active_Down_Interval of RFC 9568 6.1.

@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use socket2::SockFilter;
 
 /// As much of a frame as reaches the daemon: an advertisement with several options.
-pub(super) const SNAP_LENGTH: u32 = 256;
+pub(in crate::io) const SNAP_LENGTH: u32 = 256;
 
 /// Offsets in an Ethernet frame.
 const ETHERTYPE: u32 = 12;
@@ -29,7 +29,7 @@ const NEIGHBOUR_ADVERTISEMENT: u32 = 136;
 ///
 /// The last four bytes of an IPv6 address are enough to leave the rest of the segment out, and keep
 /// 255 addresses within the 20 KiB that `net.core.optmem_max` allowed a filter before 6.6.
-pub(super) fn claims_of(ipv6: bool, addresses: &BTreeSet<IpAddr>) -> Vec<SockFilter> {
+pub(in crate::io) fn claims_of(ipv6: bool, addresses: &BTreeSet<IpAddr>) -> Vec<SockFilter> {
     let mut program = Vec::new();
     let mut require = |size, offset, value| {
         program.push(load(size, offset));

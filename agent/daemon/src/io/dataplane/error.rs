@@ -26,6 +26,9 @@ pub(crate) enum DataplaneError {
     /// The object was refused.
     #[error("the kernel refused the program: {0}; steerd needs Linux 5.18 or later with BTF")]
     Load(String),
+    /// It is not verified yet, or was refused before.
+    #[error("the program is not loaded yet")]
+    NotLoaded,
     /// A configured interface does not exist.
     #[error(
         "interface {interface} does not exist: check `interfaces` under [dataplane], or `ip link`"

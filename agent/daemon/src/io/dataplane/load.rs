@@ -36,12 +36,13 @@ use steerd_ebpf::abi::{
 };
 use tracing::{debug, info, warn};
 
-use super::error::DataplaneError;
+use super::{error::DataplaneError, mode};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/steerd.o"));
 
-/// Loads the program on the pinned maps of this version, making those that are missing.
-pub(super) fn load(config: &Config) -> Result<Ebpf, DataplaneError> {
+/// Opens the pinned maps of this version, making those that are missing, for the program that
+/// [`verify`] then hands to the kernel.
+pub(super) fn prepare(config: &Config) -> Result<Ebpf, DataplaneError> {
     check_capabilities()?;
     let pins = config.bpf_dir.join(PIN_DIR);
     check_bpffs(&config.bpf_dir)?;
@@ -56,7 +57,13 @@ pub(super) fn load(config: &Config) -> Result<Ebpf, DataplaneError> {
     for shape in maps::ALL {
         loader.map_pin_path(shape.name, pins.join(shape.name));
     }
-    let mut ebpf = loader.load(OBJECT).map_err(load_error)?;
+    loader.load(OBJECT).map_err(load_error)
+}
+
+/// Has the kernel verify the program, for which it takes several hundred milliseconds of a CPU.
+///
+/// The maps that were taken out of `ebpf` must still be open: the program names their descriptors.
+pub(super) fn verify(mut ebpf: Ebpf) -> Result<Ebpf, DataplaneError> {
     let start = Instant::now();
     program(&mut ebpf)?.load().map_err(load_error)?;
     let verified_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -67,6 +74,20 @@ pub(super) fn load(config: &Config) -> Result<Ebpf, DataplaneError> {
 /// Whether an earlier daemon left maps of this version.
 pub(super) fn is_resumed(config: &Config) -> bool {
     config.bpf_dir.join(PIN_DIR).exists()
+}
+
+/// The configured interfaces on which an earlier daemon's program works with the maps of this version,
+/// and how it is attached.
+pub(super) fn carried(config: &Config) -> BTreeMap<Name, XdpMode> {
+    let pins = config.bpf_dir.join(PIN_DIR);
+    let carried = config.interfaces.iter().filter_map(|interface| {
+        let link = PinnedLink::from_pin(pins.join(format!("{LINK_PREFIX}{interface}"))).ok()?;
+        let link = FdLink::from(link).info().ok()?;
+        // The interface may be another one of the same name: then the link is dead.
+        let attached = attached(interface)?;
+        (attached.program == link.program_id()).then(|| (interface.clone(), attached.mode))
+    });
+    carried.collect()
 }
 
 /// Attaches the loaded program to the configured interfaces, and takes it off those that are no
@@ -119,7 +140,7 @@ pub(super) fn attach(
         }
     }
     let modes = config.interfaces.iter().filter_map(|interface| {
-        let mode = attached_mode(interface)?;
+        let mode = attached(interface)?.mode;
         info!(%interface, ?mode, "program attached");
         Some((interface.clone(), mode))
     });
@@ -151,7 +172,7 @@ fn attach_one(
     // A link keeps its mode for life.
     if pin.exists()
         && mode != XdpMode::Auto
-        && attached_mode(interface).is_some_and(|attached| attached != mode)
+        && attached(interface).is_some_and(|attached| attached.mode != mode)
     {
         warn!(%interface, ?mode, "attaching anew for another mode: packets pass for a moment");
         detach(interface, pin)?;
@@ -168,15 +189,15 @@ fn attach_one(
 fn detach(interface: &Name, pin: &Path) -> Result<(), DataplaneError> {
     fs::remove_file(pin).map_err(pin_error("remove", pin))?;
     let deadline = Instant::now() + Duration::from_secs(1);
-    while attached_mode(interface).is_some() && Instant::now() < deadline {
+    while attached(interface).is_some() && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(1));
     }
     Ok(())
 }
 
-fn attached_mode(interface: &Name) -> Option<XdpMode> {
+fn attached(interface: &Name) -> Option<mode::Attached> {
     let index = nix::net::if_::if_nametoindex(interface.as_str()).ok()?;
-    super::mode::attached(index).ok().flatten()
+    mode::attached(index).ok().flatten()
 }
 
 /// Detaches the program everywhere and removes all pins. Returns whether there was anything.

@@ -35,6 +35,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -59,6 +60,7 @@ use steerd_ebpf::{
     place::ServiceKey,
     scan,
 };
+use tokio::sync::oneshot;
 pub(crate) use view::View;
 
 /// A backend's key in the program's terms: service id, address, port in network byte order.
@@ -72,7 +74,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The running data plane.
 pub(crate) struct Dataplane {
-    ebpf: Ebpf,
+    program: Program,
     config: Config,
     maps: Arc<Maps>,
     services: Ids<ServiceKey>,
@@ -105,6 +107,15 @@ pub(crate) struct Dataplane {
     keep: bool,
 }
 
+/// The program on its way into the kernel.
+enum Program {
+    /// A thread waits for the kernel to verify it.
+    Verifying(oneshot::Receiver<Result<Ebpf, DataplaneError>>),
+    Loaded(Ebpf),
+    /// The kernel refused it.
+    Refused,
+}
+
 impl Drop for Dataplane {
     fn drop(&mut self) {
         if !self.keep
@@ -116,8 +127,9 @@ impl Drop for Dataplane {
 }
 
 impl Dataplane {
-    /// Loads the program on the pinned maps, or new ones; attaches nothing yet.
-    pub(crate) fn load(config: &Config) -> Result<Self, DataplaneError> {
+    /// Opens the pinned maps, or makes new ones, and has a thread load the program; attaches nothing
+    /// yet.
+    pub(crate) fn open(config: &Config) -> Result<Self, DataplaneError> {
         for interface in &config.interfaces {
             if nix::net::if_::if_nametoindex(interface.as_str()).is_err() {
                 return Err(DataplaneError::NoInterface {
@@ -126,7 +138,7 @@ impl Dataplane {
             }
         }
         let keep = load::is_resumed(config);
-        let mut ebpf = match load::load(config) {
+        let mut ebpf = match load::prepare(config) {
             Ok(ebpf) => ebpf,
             Err(error) if keep => return Err(error),
             Err(error) => {
@@ -142,10 +154,18 @@ impl Dataplane {
         {
             seed.store(random_word()?);
         }
+        let (sender, receiver) = oneshot::channel();
+        thread::Builder::new()
+            .name("steerd-load".to_owned())
+            // If nobody waits for it any more, the daemon ends.
+            .spawn(move || drop(sender.send(load::verify(ebpf))))
+            .map_err(|error| {
+                DataplaneError::Load(format!("no thread could be started: {error}"))
+            })?;
         let idle = scan::age(ESTABLISHED_IDLE, view::read_clock().unit());
         maps.set_control(Control::ESTABLISHED_IDLE, &[idle.into()]);
         let mut plane = Self {
-            ebpf,
+            program: Program::Verifying(receiver),
             config: config.clone(),
             services: Ids::new(MAX_SERVICES, BTreeMap::new()),
             backends: Ids::new(MAX_BACKENDS, BTreeMap::new()),
@@ -163,7 +183,7 @@ impl Dataplane {
             own: Vec::new(),
             exits: Vec::new(),
             forwarders: Vec::new(),
-            modes: BTreeMap::new(),
+            modes: load::carried(config),
             keep,
             maps: Arc::new(maps),
         };
@@ -171,10 +191,48 @@ impl Dataplane {
         Ok(plane)
     }
 
-    /// Attaches the program to the configured interfaces, replacing an earlier one without a gap.
-    /// Again, after an interface was removed and made anew.
+    /// Whether an earlier daemon's program steers by these maps on all configured interfaces, until
+    /// [`attach`](Self::attach) puts this daemon's in its place.
+    pub(crate) fn is_carried(&self) -> bool {
+        let mut interfaces = self.config.interfaces.iter();
+        interfaces.all(|interface| self.modes.contains_key(interface))
+    }
+
+    pub(crate) fn is_loaded(&self) -> bool {
+        matches!(self.program, Program::Loaded(_))
+    }
+
+    /// Waits until the kernel has verified the program. What is left of the wait when this is dropped
+    /// can be waited for again. Call it within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses the program, for good.
+    pub(crate) async fn loaded(&mut self) -> Result<(), DataplaneError> {
+        let Program::Verifying(receiver) = &mut self.program else {
+            return Ok(());
+        };
+        let ended = |_| DataplaneError::Load("the thread that loads it has ended".to_owned());
+        match receiver.await.map_err(ended).flatten() {
+            Ok(mut ebpf) => {
+                report::log_reports(&mut ebpf);
+                self.program = Program::Loaded(ebpf);
+                Ok(())
+            }
+            Err(error) => {
+                self.program = Program::Refused;
+                Err(error)
+            }
+        }
+    }
+
+    /// Attaches the program, once it is loaded, to the configured interfaces, replacing an earlier one
+    /// without a gap. Again, after an interface was removed and made anew.
     pub(crate) fn attach(&mut self) -> Result<(), DataplaneError> {
-        self.modes = load::attach(&mut self.ebpf, &self.config)?;
+        let Program::Loaded(ebpf) = &mut self.program else {
+            return Err(DataplaneError::NotLoaded);
+        };
+        self.modes = load::attach(ebpf, &self.config)?;
         self.keep = true;
         Ok(())
     }

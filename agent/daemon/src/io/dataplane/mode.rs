@@ -12,10 +12,18 @@ use rtnetlink::{
 };
 use steerd_core::config::XdpMode;
 
-/// How an XDP program is attached to the interface; `None`: there is none.
+/// An XDP program on an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Attached {
+    pub(super) mode: XdpMode,
+    /// The kernel's number of the program.
+    pub(super) program: u32,
+}
+
+/// The XDP program on the interface; `None`: there is none.
 ///
 /// One question and one answer, which the kernel has ready before the question's `send` returns.
-pub(super) fn attached(ifindex: u32) -> io::Result<Option<XdpMode>> {
+pub(super) fn attached(ifindex: u32) -> io::Result<Option<Attached>> {
     let mut link = LinkMessage::default();
     link.header.index = ifindex;
     let mut question = NetlinkMessage::from(RouteNetlinkMessage::GetLink(link));
@@ -31,13 +39,13 @@ pub(super) fn attached(ifindex: u32) -> io::Result<Option<XdpMode>> {
     let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
     match answer.payload {
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => Ok(mode(&link)),
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => Ok(program(&link)),
         NetlinkPayload::Error(error) => Err(error.to_io()),
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 
-fn mode(link: &LinkMessage) -> Option<XdpMode> {
+fn program(link: &LinkMessage) -> Option<Attached> {
     let xdp = link
         .attributes
         .iter()
@@ -45,11 +53,19 @@ fn mode(link: &LinkMessage) -> Option<XdpMode> {
             LinkAttribute::Xdp(xdp) => Some(xdp),
             _ => None,
         })?;
-    xdp.iter().find_map(|xdp| match xdp {
+    let mode = xdp.iter().find_map(|xdp| match xdp {
         LinkXdp::Attached(XdpAttached::None) => None,
         LinkXdp::Attached(XdpAttached::SocketBuffer) => Some(XdpMode::Generic),
         // Hardware is beyond the driver; of several, the driver's sees packets first.
         LinkXdp::Attached(_) => Some(XdpMode::Driver),
         _ => None,
+    })?;
+    let program = xdp.iter().find_map(|xdp| match xdp {
+        LinkXdp::ProgId(program) => Some(*program),
+        _ => None,
+    });
+    Some(Attached {
+        mode,
+        program: program.unwrap_or_default(),
     })
 }

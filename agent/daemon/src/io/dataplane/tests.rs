@@ -59,7 +59,7 @@ fn plane_with(bpffs: &Path, nat: &Nat) -> Dataplane {
         xdp_mode: XdpMode::Auto,
         bpf_dir: bpffs.join("steerd"),
     };
-    let mut plane = Dataplane::load(&config).unwrap();
+    let mut plane = Dataplane::open(&config).unwrap();
     // As if the program were attached: the pins stay for the next one.
     plane.keep = true;
     plane.configure(&Tunnel::default(), nat).unwrap();

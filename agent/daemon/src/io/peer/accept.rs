@@ -1,17 +1,19 @@
-//! Which packets are adverts for our virtual routers, and an account of those that are not.
+//! Which packets are adverts for our virtual routers.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    net::IpAddr,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use steerd_core::{
+    config::{Authentication, Name, Version, VirtualRouter, Wire},
+    vrrp::{
+        peers,
+        wire::{
+            Advert, AdvertError, Mismatch, TTL,
+            ah::{self, AhError},
+        },
     },
-    time::{Duration, Instant},
 };
 
-use steerd_core::{config::Name, vrrp::wire::Advert};
+use super::{SharedSequences, drops::DropCause, socket::Framing};
 
 /// The virtual routers of a segment by VRID.
 pub(super) type Routes = BTreeMap<u8, Route>;
@@ -23,233 +25,220 @@ pub(super) struct Route {
     pub(super) router: Name,
     /// Its unicast peers; empty: multicast.
     pub(super) peers: Vec<IpAddr>,
+    wire: Wire,
+    interval: Duration,
 }
 
-/// A VRRP packet without its IP header.
+impl Route {
+    /// What of `router` its packets are judged by.
+    pub(super) fn of(router: &VirtualRouter) -> Self {
+        Self {
+            router: router.name.clone(),
+            peers: router.peers.clone(),
+            wire: router.wire.clone(),
+            interval: router.advert_interval,
+        }
+    }
+
+    fn least_hop_limit(&self) -> u8 {
+        match self.peers.is_empty() {
+            true => TTL,
+            false => self.wire.min_ttl,
+        }
+    }
+}
+
+/// A packet.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Packet<'a> {
+    pub(super) framing: Framing,
     pub(super) source: IpAddr,
     pub(super) destination: IpAddr,
     pub(super) hop_limit: u8,
+    /// IPv4: with its header.
+    pub(super) whole: &'a [u8],
+    /// Without it.
     pub(super) payload: &'a [u8],
 }
 
-/// Why a packet was dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum DropCause {
-    /// The IP packet is cut short or contradicts itself.
-    Malformed,
-    /// It was forwarded: TTL or hop limit is not 255 (RFC 9568 section 5.1.1.3).
-    HopLimit,
-    /// It is our own, back from a loop in the network, or somebody uses our address.
-    OwnAddress,
-    /// Another VRRP group of the segment; nothing is wrong.
-    OtherRouter,
-    /// A unicast advert, but not from a configured peer.
-    NotAPeer,
-    /// Multicast for a unicast virtual router, or the reverse.
-    WrongDestination,
-    /// The VRRP message is damaged, of another version or family.
-    BadAdvert,
-    /// The daemon did not keep up.
-    Busy,
-    /// The kernel reported an error instead of a packet.
-    ReadFailed,
-}
-
-impl DropCause {
-    /// All of them.
-    pub(crate) const ALL: [Self; 9] = [
-        Self::Malformed,
-        Self::HopLimit,
-        Self::OwnAddress,
-        Self::OtherRouter,
-        Self::NotAPeer,
-        Self::WrongDestination,
-        Self::BadAdvert,
-        Self::Busy,
-        Self::ReadFailed,
-    ];
-}
-
-impl fmt::Display for DropCause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Malformed => "malformed packet",
-            Self::HopLimit => "TTL or hop limit is not 255: it does not come from this segment",
-            Self::OwnAddress => "it has our own source address: a loop, or a duplicate address",
-            Self::OtherRouter => "another virtual router's",
-            Self::NotAPeer => "its source is not among the configured `peers`",
-            Self::WrongDestination => "unicast and multicast are mixed up: `peers` differ",
-            Self::BadAdvert => "malformed advert",
-            Self::Busy => "the daemon is busy",
-            Self::ReadFailed => "cannot read from the socket",
-        })
-    }
+/// Why a packet is dropped.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) cause: DropCause,
+    /// For the log: from whom, and what to change.
+    pub(super) detail: String,
+    /// If it is a peer that speaks otherwise: for which virtual router, and what differs.
+    pub(super) mismatch: Option<(Name, Mismatch)>,
 }
 
 /// The virtual router that `packet` is for and what it says, or why it is dropped.
 pub(super) fn accept(
     routes: &Routes,
+    sequences: &BTreeMap<Name, SharedSequences>,
     is_ours: impl Fn(IpAddr) -> bool,
     packet: &Packet<'_>,
-) -> Result<(Name, Advert), (DropCause, String)> {
-    let drop = |cause| {
-        Err((
+) -> Result<(Name, Advert), Refusal> {
+    let refuse = |cause| {
+        Err(Refusal {
             cause,
-            format!("from {} to {}", packet.source, packet.destination),
-        ))
+            detail: format!("from {} to {}", packet.source, packet.destination),
+            mismatch: None,
+        })
     };
-    if packet.hop_limit != 255 {
-        return drop(DropCause::HopLimit);
-    }
     if is_ours(packet.source) {
-        return drop(DropCause::OwnAddress);
+        return refuse(DropCause::OwnAddress);
     }
-    // The second byte is the VRID in every version, so a neighbouring VRRPv2 group is not called bad.
-    let Some(vrid) = packet.payload.get(1) else {
-        return drop(DropCause::BadAdvert);
+    let message = match packet.framing {
+        Framing::V4 | Framing::V6 => packet.payload,
+        Framing::Ah if packet.payload.len() < ah::LENGTH => return refuse(DropCause::Truncated),
+        Framing::Ah => match ah::peek(packet.payload) {
+            Some(message) => message,
+            None => return refuse(DropCause::MalformedAh),
+        },
+    };
+    // The second byte is the VRID in every version, so a neighbouring group of another one is not
+    // called bad.
+    let Some(vrid) = message.get(1) else {
+        return refuse(DropCause::Truncated);
     };
     let Some(route) = routes.get(vrid) else {
-        return drop(DropCause::OtherRouter);
+        return refuse(DropCause::OtherRouter);
     };
+    if packet.hop_limit < route.least_hop_limit() {
+        let least = route.least_hop_limit();
+        let advice = match route.peers.is_empty() {
+            true => "multicast adverts must not be forwarded",
+            false if packet.hop_limit == 64 && packet.source.is_ipv6() => {
+                "keepalived sends unicast over IPv6 so: set its `unicast_ttl` to 255, or `min_ttl` \
+                 here to 64"
+            }
+            false => "if there are routers on the way, set `min_ttl` to 255 less their number",
+        };
+        return Err(Refusal {
+            cause: DropCause::HopLimit,
+            detail: format!(
+                "from {}: TTL or hop limit {}, at least {least} is accepted: {advice}",
+                packet.source, packet.hop_limit
+            ),
+            mismatch: None,
+        });
+    }
     if packet.destination.is_multicast() != route.peers.is_empty() {
-        return drop(DropCause::WrongDestination);
+        return refuse(DropCause::WrongDestination);
     }
     if !route.peers.is_empty() && !route.peers.contains(&packet.source) {
-        return drop(DropCause::NotAPeer);
+        return refuse(DropCause::NotAPeer);
     }
-    match Advert::decode(packet.payload, packet.source, packet.destination) {
+    match read(route, sequences, packet, message) {
         Ok(advert) => Ok((route.router.clone(), advert)),
-        Err(error) => Err((
-            DropCause::BadAdvert,
-            format!("from {}: {error}", packet.source),
-        )),
+        Err(Unread {
+            cause,
+            what,
+            mismatch,
+        }) => Err(Refusal {
+            cause,
+            detail: format!("from {}: {what}", packet.source),
+            mismatch: mismatch.map(|mismatch| (route.router.clone(), mismatch)),
+        }),
     }
 }
 
-/// Counters of drops, and the log of them, held down to a line a minute for each cause.
-#[derive(Default)]
-pub(super) struct Drops {
-    counters: [AtomicU64; DropCause::ALL.len()],
-    logged: Mutex<[Option<(Instant, u64)>; DropCause::ALL.len()]>,
+/// Why a message for one of our virtual routers cannot be used.
+struct Unread {
+    cause: DropCause,
+    what: String,
+    mismatch: Option<Mismatch>,
 }
 
-impl Drops {
-    const LOG_INTERVAL: Duration = Duration::from_secs(60);
-
-    pub(super) fn count(&self, cause: DropCause, interface: &Name, detail: &dyn fmt::Display) {
-        let count = self.counters[cause as usize].fetch_add(1, Ordering::Relaxed) + 1;
-        if cause == DropCause::OtherRouter {
-            return;
+fn read(
+    route: &Route,
+    sequences: &BTreeMap<Name, SharedSequences>,
+    packet: &Packet<'_>,
+    message: &[u8],
+) -> Result<Advert, Unread> {
+    let decode = || Advert::decode(message, &route.wire, packet.source, packet.destination);
+    let advert = match (packet.framing, &route.wire.authentication) {
+        (Framing::V4 | Framing::V6, Authentication::None | Authentication::Pass(_)) => decode()?,
+        (Framing::V4 | Framing::V6, Authentication::Ah(_)) => {
+            decode()?;
+            return Err(Unread {
+                cause: DropCause::MalformedAh,
+                what: "it says that it has an authentication header, and has none: look for what \
+                       takes it off on the way"
+                    .to_owned(),
+                mismatch: None,
+            });
         }
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = &mut logged[cause as usize];
-        if last.is_none_or(|(at, _)| at.elapsed() >= Self::LOG_INTERVAL) {
-            let dropped = count - last.map_or(0, |(_, count)| count);
-            *last = Some((Instant::now(), count));
-            tracing::warn!(%interface, %cause, %detail, dropped, "dropped VRRP packets");
+        (Framing::Ah, Authentication::None | Authentication::Pass(_)) => {
+            let wanted = route.wire.authentication.number();
+            return Err(AdvertError::AuthenticationType { found: 2, wanted }.into());
+        }
+        (Framing::Ah, Authentication::Ah(password)) => {
+            let opened = ah::open(password, packet.whole)?;
+            let advert = decode()?;
+            // Last of all: a number counts only with a packet that is right.
+            if let (IpAddr::V4(source), Some(sequences)) =
+                (packet.source, sequences.get(&route.router))
+            {
+                sequences.lock().accept(source, opened.sequence)?;
+            }
+            advert
+        }
+    };
+    let interval = peers::interval(&advert);
+    if route.wire.version == Version::V2 && interval != route.interval {
+        let mismatch = Mismatch::Interval(interval);
+        return Err(Unread {
+            cause: DropCause::Interval,
+            what: mismatch.advice(packet.source, &route.wire, route.interval),
+            mismatch: Some(mismatch),
+        });
+    }
+    Ok(advert)
+}
+
+impl From<AdvertError> for Unread {
+    fn from(error: AdvertError) -> Self {
+        let (cause, mismatch) = match error {
+            AdvertError::Truncated(_) => (DropCause::Truncated, None),
+            AdvertError::Version { found, .. } => {
+                (DropCause::Version, Some(Mismatch::Version(found)))
+            }
+            AdvertError::Type(_) => (DropCause::Type, None),
+            // Not one of ours, whose VRIDs are not 0.
+            AdvertError::Vrid => (DropCause::OtherRouter, None),
+            AdvertError::Interval => (DropCause::Interval, None),
+            AdvertError::AddressCount { .. } => (DropCause::AddressCount, None),
+            AdvertError::Checksum => (DropCause::Checksum, None),
+            AdvertError::AuthenticationType { found, .. } => (
+                DropCause::AuthenticationType,
+                Some(Mismatch::Authentication(found)),
+            ),
+            AdvertError::Password => (DropCause::Password, Some(Mismatch::Password)),
+        };
+        Self {
+            cause,
+            what: error.to_string(),
+            mismatch,
         }
     }
+}
 
-    pub(super) fn counts(&self) -> [(DropCause, u64); DropCause::ALL.len()] {
-        DropCause::ALL.map(|cause| (cause, self.counters[cause as usize].load(Ordering::Relaxed)))
+impl From<AhError> for Unread {
+    fn from(error: AhError) -> Self {
+        let (cause, mismatch) = match error {
+            AhError::Truncated(_) => (DropCause::Truncated, None),
+            AhError::Malformed { .. } | AhError::Index(_) => (DropCause::MalformedAh, None),
+            AhError::CheckValue => (DropCause::Password, Some(Mismatch::Password)),
+            AhError::Replayed { .. } => (DropCause::Replayed, None),
+        };
+        Self {
+            cause,
+            what: error.to_string(),
+            mismatch,
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PEER: &str = "10.0.0.2";
-    const GROUP: &str = "224.0.0.18";
-    const OWN: &str = "10.0.0.1";
-
-    fn routes() -> Routes {
-        let route = |name: &str, peers: &[&str]| Route {
-            router: Name::new(name),
-            peers: peers.iter().map(|peer| peer.parse().unwrap()).collect(),
-        };
-        Routes::from([(51, route("group", &[])), (52, route("pair", &[PEER]))])
-    }
-
-    fn judge(vrid: u8, source: &str, destination: &str, hop_limit: u8) -> Result<Name, DropCause> {
-        let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
-        let advert = Advert {
-            vrid,
-            priority: 100,
-            interval_cs: 100,
-            addresses: vec!["10.0.0.100".parse().unwrap()],
-        };
-        let payload = advert.encode(source, destination);
-        let packet = Packet {
-            source,
-            destination,
-            hop_limit,
-            payload: &payload,
-        };
-        let own: IpAddr = OWN.parse().unwrap();
-        match accept(&routes(), |address| address == own, &packet) {
-            Ok((router, got)) => {
-                assert_eq!(got, advert);
-                Ok(router)
-            }
-            Err((cause, _)) => Err(cause),
-        }
-    }
-
-    #[test]
-    fn adverts_find_their_virtual_router() {
-        assert_eq!(judge(51, PEER, GROUP, 255), Ok(Name::new("group")));
-        assert_eq!(judge(51, "10.0.0.9", GROUP, 255), Ok(Name::new("group")));
-        assert_eq!(judge(52, PEER, OWN, 255), Ok(Name::new("pair")));
-    }
-
-    #[test]
-    fn each_cause_of_a_drop_is_told_apart() {
-        assert_eq!(judge(51, PEER, GROUP, 254), Err(DropCause::HopLimit));
-        assert_eq!(judge(52, PEER, OWN, 64), Err(DropCause::HopLimit));
-        assert_eq!(judge(51, OWN, GROUP, 255), Err(DropCause::OwnAddress));
-        assert_eq!(judge(53, PEER, GROUP, 255), Err(DropCause::OtherRouter));
-        assert_eq!(judge(52, "10.0.0.9", OWN, 255), Err(DropCause::NotAPeer));
-        assert_eq!(
-            judge(52, PEER, GROUP, 255),
-            Err(DropCause::WrongDestination)
-        );
-        assert_eq!(judge(51, PEER, OWN, 255), Err(DropCause::WrongDestination));
-    }
-
-    #[test]
-    fn a_damaged_advert_is_bad_at_every_length() {
-        let (source, destination) = (PEER.parse().unwrap(), GROUP.parse().unwrap());
-        for length in 0..8 {
-            let payload = [0x31, 51, 100, 1, 0, 100, 0, 0];
-            let packet = Packet {
-                source,
-                destination,
-                hop_limit: 255,
-                payload: &payload[..length],
-            };
-            let refused = accept(&routes(), |_| false, &packet);
-            assert_eq!(refused.unwrap_err().0, DropCause::BadAdvert, "{length}");
-        }
-    }
-
-    #[test]
-    fn the_order_of_causes_fits_their_counters() {
-        for (at, cause) in DropCause::ALL.into_iter().enumerate() {
-            assert_eq!(cause as usize, at);
-        }
-        let drops = Drops::default();
-        drops.count(DropCause::Busy, &Name::new("eth0"), &"");
-        drops.count(DropCause::Busy, &Name::new("eth0"), &"");
-        assert_eq!(
-            drops.counts()[DropCause::Busy as usize],
-            (DropCause::Busy, 2)
-        );
-        assert_eq!(
-            drops.counts().iter().map(|(_, count)| count).sum::<u64>(),
-            2
-        );
-    }
-}
+mod tests;

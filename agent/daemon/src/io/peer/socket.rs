@@ -14,19 +14,43 @@ use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, recvmsg, sendmsg,
     setsockopt, sockopt,
 };
-use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
-use steerd_core::config::Name;
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockFilter, Socket, Type};
+use steerd_core::{
+    config::Name,
+    vrrp::wire::{GROUP_V4, GROUP_V6, PROTOCOL, ah},
+};
 
-use super::{PeerError, SourceKind};
+use super::{PeerError, send::SourceKind};
+
+/// What is in the packets of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Framing {
+    /// Adverts in IPv4.
+    V4,
+    /// Adverts in IPv6.
+    V6,
+    /// Adverts behind authentication headers in IPv4.
+    Ah,
+}
+
+impl Framing {
+    fn is_v6(self) -> bool {
+        self == Self::V6
+    }
+
+    fn protocol(self) -> i32 {
+        match self {
+            Self::V4 | Self::V6 => PROTOCOL.into(),
+            Self::Ah => ah::PROTOCOL.into(),
+        }
+    }
+}
 
 /// More than the largest advert (255 IPv6 addresses) with its headers.
 pub(super) const LARGEST_PACKET: usize = 4352;
 
-const VRRP: i32 = 112;
-const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
-const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x12);
 /// Internetwork control (CS6), which switches and queues let through first.
-const TRAFFIC_CLASS: u32 = 0xc0;
+pub(super) const TRAFFIC_CLASS: u8 = 0xc0;
 /// Some thirty adverts of the common size, as the kernel accounts for them.
 const RECEIVE_BUFFER: usize = 64 * 1024;
 
@@ -41,11 +65,11 @@ pub(super) enum Received {
     Malformed(&'static str),
 }
 
-/// A raw socket of protocol 112, bound to an interface, without blocking.
+/// A raw socket of one protocol, bound to an interface, without blocking.
 pub(super) struct VrrpSocket {
     socket: Socket,
     index: u32,
-    ipv6: bool,
+    framing: Framing,
 }
 
 impl AsRawFd for VrrpSocket {
@@ -58,14 +82,18 @@ impl VrrpSocket {
     pub(super) fn open(
         interface: &Name,
         index: u32,
-        ipv6: bool,
+        framing: Framing,
         multicast: bool,
     ) -> Result<Self, PeerError> {
-        let domain = if ipv6 { Domain::IPV6 } else { Domain::IPV4 };
+        let domain = if framing.is_v6() {
+            Domain::IPV6
+        } else {
+            Domain::IPV4
+        };
         let socket = Socket::new(
             domain,
             Type::from(libc::SOCK_RAW),
-            Some(Protocol::from(VRRP)),
+            Some(Protocol::from(framing.protocol())),
         )
         .map_err(|source| PeerError::Open {
             interface: interface.clone(),
@@ -87,10 +115,10 @@ impl VrrpSocket {
             "receive buffer",
             socket.set_recv_buffer_size(RECEIVE_BUFFER),
         )?;
-        if ipv6 {
+        if framing.is_v6() {
             setup("hop limit", socket.set_unicast_hops_v6(255))?;
             setup("multicast hop limit", socket.set_multicast_hops_v6(255))?;
-            setup("traffic class", socket.set_tclass_v6(TRAFFIC_CLASS))?;
+            setup("traffic class", socket.set_tclass_v6(TRAFFIC_CLASS.into()))?;
             setup("multicast loop", socket.set_multicast_loop_v6(false))?;
             setup("multicast interface", socket.set_multicast_if_v6(index))?;
             setup("multicast filter", socket.set_multicast_all_v6(false))?;
@@ -109,10 +137,19 @@ impl VrrpSocket {
         } else {
             setup("TTL", socket.set_ttl_v4(255))?;
             setup("multicast TTL", socket.set_multicast_ttl_v4(255))?;
-            setup("type of service", socket.set_tos_v4(TRAFFIC_CLASS))?;
+            setup("type of service", socket.set_tos_v4(TRAFFIC_CLASS.into()))?;
             setup("multicast loop", socket.set_multicast_loop_v4(false))?;
             setup("multicast filter", socket.set_multicast_all_v4(false))?;
             setup("don't-fragment bit", allow_fragments(&socket))?;
+            if framing == Framing::Ah {
+                // The check value covers the header, so all of it is ours.
+                setup("IPv4 headers", socket.set_header_included_v4(true))?;
+                // What else the host has authenticated is none of our business.
+                setup(
+                    "filter of packets",
+                    socket.attach_filter(&adverts_behind_ah()),
+                )?;
+            }
             if multicast {
                 let on = InterfaceIndexOrAddress::Index(index);
                 setup(
@@ -124,19 +161,22 @@ impl VrrpSocket {
         Ok(Self {
             socket,
             index,
-            ipv6,
+            framing,
         })
     }
 
-    /// Sends `payload` from exactly `source`: the kernel refuses where it is not this host's.
+    /// Sends `payload`, with [`Framing::Ah`] a packet with its header, from exactly `source`: the
+    /// kernel refuses where it is not this host's.
     pub(super) fn send(
         &self,
         payload: &[u8],
         source: IpAddr,
         destination: IpAddr,
+        ttl: u8,
     ) -> io::Result<()> {
         let data = [IoSlice::new(payload)];
         let flags = MsgFlags::MSG_DONTWAIT;
+        let ttl = libc::c_int::from(ttl);
         match (source, destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 let info = libc::in_pktinfo {
@@ -147,7 +187,10 @@ impl VrrpSocket {
                     ipi_addr: libc::in_addr { s_addr: 0 },
                 };
                 let to = SockaddrIn::from(SocketAddrV4::new(destination, 0));
-                let control = [ControlMessage::Ipv4PacketInfo(&info)];
+                let control = [
+                    ControlMessage::Ipv4PacketInfo(&info),
+                    ControlMessage::Ipv4Ttl(&ttl),
+                ];
                 sendmsg(self.as_raw_fd(), &data, &control, flags, Some(&to))?;
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
@@ -164,7 +207,10 @@ impl VrrpSocket {
                     0
                 };
                 let to = SockaddrIn6::from(SocketAddrV6::new(destination, 0, 0, scope));
-                let control = [ControlMessage::Ipv6PacketInfo(&info)];
+                let control = [
+                    ControlMessage::Ipv6PacketInfo(&info),
+                    ControlMessage::Ipv6HopLimit(&ttl),
+                ];
                 sendmsg(self.as_raw_fd(), &data, &control, flags, Some(&to))?;
             }
             _ => return Err(io::ErrorKind::InvalidInput.into()),
@@ -174,7 +220,7 @@ impl VrrpSocket {
 
     /// Reads one packet; `WouldBlock` where there is none.
     pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
-        if self.ipv6 {
+        if self.framing.is_v6() {
             self.receive_v6(buffer)
         } else {
             self.receive_v4(buffer)
@@ -249,6 +295,26 @@ fn parse_v4(packet: &[u8]) -> Received {
     }
 }
 
+/// Lets authentication headers with an advert behind them through, in classic BPF: the byte after
+/// the IPv4 header, whose length the first byte tells in words, is the protocol of what follows.
+fn adverts_behind_ah() -> [SockFilter; 5] {
+    let instruction = |code: u32, jump_true, jump_false, value| {
+        SockFilter::new(code as u16, jump_true, jump_false, value)
+    };
+    [
+        instruction(libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH, 0, 0, 0),
+        instruction(libc::BPF_LD | libc::BPF_B | libc::BPF_IND, 0, 0, 0),
+        instruction(
+            libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+            0,
+            1,
+            PROTOCOL.into(),
+        ),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+    ]
+}
+
 /// Path MTU discovery off, so that adverts go out without the don't-fragment bit.
 fn allow_fragments(socket: &Socket) -> io::Result<()> {
     let value: libc::c_int = libc::IP_PMTUDISC_DONT;
@@ -317,7 +383,7 @@ impl fmt::Debug for VrrpSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VrrpSocket")
             .field("index", &self.index)
-            .field("ipv6", &self.ipv6)
+            .field("framing", &self.framing)
             .finish_non_exhaustive()
     }
 }

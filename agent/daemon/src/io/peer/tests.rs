@@ -3,6 +3,10 @@
 use std::net::SocketAddr;
 
 use socket2::{Domain, Protocol, Socket, Type};
+use steerd_core::{
+    config::{Password, Wire},
+    vrrp::wire::Mismatch,
+};
 
 use super::*;
 use crate::io::lab::{self, DEV, DEV_B, Lab};
@@ -56,10 +60,21 @@ async fn wait_for_drops(peers: &Peers, cause: DropCause, times: u64) {
 
 /// Both hosts send and hear each other.
 fn exchange(addresses: &'static str, peers: Option<[&'static str; 2]>, sources: [&'static str; 2]) {
+    exchange_with(addresses, peers, sources, Wire::default());
+}
+
+fn exchange_with(
+    addresses: &'static str,
+    peers: Option<[&'static str; 2]>,
+    sources: [&'static str; 2],
+    wire: Wire,
+) {
     Lab::run(move |lab| async move {
         let of = |peer: Option<&'static str>| peer.as_slice().to_vec();
-        let a_config = lab::config(DEV, &[addresses], &of(peers.map(|[_, b]| b)));
-        let b_config = lab::config(DEV_B, &[addresses], &of(peers.map(|[a, _]| a)));
+        let mut a_config = lab::config(DEV, &[addresses], &of(peers.map(|[_, b]| b)));
+        let mut b_config = lab::config(DEV_B, &[addresses], &of(peers.map(|[a, _]| a)));
+        a_config.virtual_routers[0].wire = wire.clone();
+        b_config.virtual_routers[0].wire = wire;
         let (to_a, mut at_a) = mpsc::channel(8);
         let (to_b, mut at_b) = mpsc::channel(8);
         let a = Peers::open(&a_config, to_a).unwrap();
@@ -130,14 +145,150 @@ fn the_header_is_as_the_protocol_wants() {
         peers.send(&router(), &advert(&config)).unwrap();
         let mut packet = [0; 128];
         let length = io::Read::read(&mut &listener, &mut packet).unwrap();
-        let payload =
-            advert(&config).encode("10.9.0.1".parse().unwrap(), "224.0.0.18".parse().unwrap());
+        let payload = advert(&config).encode(
+            &Wire::default(),
+            "10.9.0.1".parse().unwrap(),
+            "224.0.0.18".parse().unwrap(),
+        );
         assert_eq!(packet[20..length], payload);
         assert_eq!(
             (packet[1], packet[6] & 0x40, packet[8], packet[9]),
             (0xc0, 0, 255, 112)
         );
     });
+}
+
+/// Both hosts speak `wire`, once over the group and once as unicast peers.
+fn exchange_in(wire: Wire) {
+    for peers in [None, Some(["10.9.0.1", "10.9.0.2"])] {
+        exchange_with(V4, peers, ["10.9.0.1", "10.9.0.2"], wire.clone());
+    }
+}
+
+fn v2(authentication: Authentication) -> Wire {
+    Wire {
+        version: Version::V2,
+        authentication,
+        ..Wire::default()
+    }
+}
+
+fn password(text: &str) -> Password {
+    Password::new(text).unwrap()
+}
+
+#[test]
+fn version_2_without_authentication() {
+    exchange_in(v2(Authentication::None));
+}
+
+#[test]
+fn version_2_with_a_password() {
+    exchange_in(v2(Authentication::Pass(password("s3cret12"))));
+}
+
+#[test]
+fn version_2_with_an_authentication_header() {
+    exchange_in(v2(Authentication::Ah(password("s3cret12"))));
+}
+
+#[test]
+fn version_3_with_the_checksum_of_rfc_9568() {
+    let checksum = steerd_core::config::Checksum::Rfc9568;
+    exchange_in(Wire {
+        checksum,
+        ..Wire::default()
+    });
+}
+
+#[test]
+fn unicast_goes_out_with_the_configured_ttl() {
+    for (addresses, peers) in [(V4, ["10.9.0.1", "10.9.0.2"]), (V6, ["fd09::1", "fd09::2"])] {
+        Lab::run(move |lab| async move {
+            let open = |device, peer, ttl, min_ttl, to| {
+                let mut config = lab::config(device, &[addresses], &[peer]);
+                config.virtual_routers[0].wire = Wire {
+                    ttl,
+                    min_ttl,
+                    ..Wire::default()
+                };
+                (Peers::open(&config, to).unwrap(), config)
+            };
+            let (to_a, _at_a) = mpsc::channel(8);
+            let (to_b, mut at_b) = mpsc::channel(8);
+            let (mut a, mut config) = open(DEV, peers[1], 99, 255, to_a);
+            let (b, _) = lab.on_b(|| open(DEV_B, peers[0], 255, 100, to_b));
+            a.send(&router(), &advert(&config)).unwrap();
+            wait_for_drops(&b, DropCause::HopLimit, 1).await;
+            config.virtual_routers[0].wire.ttl = 100;
+            assert!(a.reconfigure(&config).is_empty());
+            a.send(&router(), &advert(&config)).unwrap();
+            assert_eq!(next_advert(&mut at_b).await.0, router());
+        });
+    }
+}
+
+/// Host b, with `theirs`, is refused by host a, with `ours`: counted, and told to the core.
+fn refused(ours: Wire, theirs: Wire, cause: DropCause, wanted: Mismatch) {
+    Lab::run(move |lab| async move {
+        let config = |device, wire: &Wire| {
+            let mut config = lab::config(device, &[V4], &[]);
+            config.virtual_routers[0].wire = wire.clone();
+            config
+        };
+        let (to_a, mut at_a) = mpsc::channel(8);
+        let (to_b, _at_b) = mpsc::channel(8);
+        let a = Peers::open(&config(DEV, &ours), to_a).unwrap();
+        let b_config = config(DEV_B, &theirs);
+        let b = lab.on_b(|| Peers::open(&b_config, to_b).unwrap());
+        for _ in 0..3 {
+            lab.on_b(|| b.send(&router(), &advert(&b_config))).unwrap();
+        }
+        wait_for_drops(&a, cause, 3).await;
+        let told = lab::wait_for(&mut at_a, |event| match event {
+            Event::Refused { mismatch, .. } => Some(*mismatch),
+            other => panic!("{other:?}"),
+        })
+        .await;
+        assert_eq!(told, wanted);
+        assert!(at_a.try_recv().is_err(), "told once a second");
+    });
+}
+
+#[test]
+fn who_speaks_otherwise_is_refused_by_cause_and_told() {
+    use Authentication::{Ah, None, Pass};
+    let (pass, ah) = (Pass(password("s3cret12")), Ah(password("s3cret12")));
+    refused(
+        Wire::default(),
+        v2(None),
+        DropCause::Version,
+        Mismatch::Version(2),
+    );
+    refused(
+        v2(ah.clone()),
+        Wire::default(),
+        DropCause::Version,
+        Mismatch::Version(3),
+    );
+    refused(
+        v2(None),
+        v2(ah.clone()),
+        DropCause::AuthenticationType,
+        Mismatch::Authentication(2),
+    );
+    refused(
+        v2(ah.clone()),
+        v2(pass),
+        DropCause::AuthenticationType,
+        Mismatch::Authentication(1),
+    );
+    refused(
+        v2(ah),
+        v2(Ah(password("other"))),
+        DropCause::Password,
+        Mismatch::Password,
+    );
 }
 
 /// A host that is no peer sends `count` adverts with its own socket.
@@ -164,14 +315,21 @@ fn forwarded_and_foreign_adverts_are_dropped_and_counted() {
         });
         let (events, mut received) = mpsc::channel(8);
         let peers = Peers::open(&config, events).unwrap();
-        let payload =
-            advert(&config).encode("10.9.0.2".parse().unwrap(), "10.9.0.1".parse().unwrap());
+        let payload = advert(&config).encode(
+            &Wire::default(),
+            "10.9.0.2".parse().unwrap(),
+            "10.9.0.1".parse().unwrap(),
+        );
         let of_other = {
             let mut advert = advert(&config);
             advert.vrid = 9;
             advert
         }
-        .encode("10.9.0.2".parse().unwrap(), "10.9.0.1".parse().unwrap());
+        .encode(
+            &Wire::default(),
+            "10.9.0.2".parse().unwrap(),
+            "10.9.0.1".parse().unwrap(),
+        );
 
         lab.on_b(|| stranger(Domain::IPV4, 254, "10.9.0.1", &payload, 2));
         lab.on_b(|| stranger(Domain::IPV6, 64, "fd09::1", &payload, 1));
@@ -179,7 +337,7 @@ fn forwarded_and_foreign_adverts_are_dropped_and_counted() {
         lab.on_b(|| stranger(Domain::IPV4, 255, "10.9.0.1", &of_other, 1));
         wait_for_drops(&peers, DropCause::OtherRouter, 1).await;
         lab.on_b(|| stranger(Domain::IPV4, 255, "10.9.0.1", &payload[..7], 1));
-        wait_for_drops(&peers, DropCause::BadAdvert, 1).await;
+        wait_for_drops(&peers, DropCause::Truncated, 1).await;
         lab.on_b(|| {
             lab::ip("address add 10.9.0.3/32 dev veth1");
             lab::ip("route add 10.9.0.1/32 dev veth1 src 10.9.0.3");
@@ -200,8 +358,11 @@ fn a_full_channel_drops_adverts_instead_of_growing() {
         let config = lab::config(DEV, &[V4], &["10.9.0.2"]);
         let (events, mut received) = mpsc::channel(2);
         let peers = Peers::open(&config, events).unwrap();
-        let payload =
-            advert(&config).encode("10.9.0.2".parse().unwrap(), "10.9.0.1".parse().unwrap());
+        let payload = advert(&config).encode(
+            &Wire::default(),
+            "10.9.0.2".parse().unwrap(),
+            "10.9.0.1".parse().unwrap(),
+        );
         lab.on_b(|| stranger(Domain::IPV4, 255, "10.9.0.1", &payload, 5));
         wait_for_drops(&peers, DropCause::Busy, 3).await;
         assert!(received.try_recv().is_ok() && received.try_recv().is_ok());
@@ -254,8 +415,11 @@ fn a_new_configuration_takes_effect() {
         let mut peers = Peers::open(&config, events).unwrap();
         let unicast = lab::config(DEV, &[V4], &["10.9.0.2"]);
         assert!(peers.reconfigure(&unicast).is_empty());
-        let payload =
-            advert(&config).encode("10.9.0.2".parse().unwrap(), "10.9.0.1".parse().unwrap());
+        let payload = advert(&config).encode(
+            &Wire::default(),
+            "10.9.0.2".parse().unwrap(),
+            "10.9.0.1".parse().unwrap(),
+        );
         lab.on_b(|| stranger(Domain::IPV4, 255, "10.9.0.1", &payload, 1));
         assert_eq!(next_advert(&mut received).await.0, router());
 
@@ -298,8 +462,11 @@ fn a_missing_interface_does_not_deafen_the_others() {
                 "{errors:?}"
             );
         }
-        let payload =
-            advert(&config).encode("10.9.0.2".parse().unwrap(), "10.9.0.1".parse().unwrap());
+        let payload = advert(&config).encode(
+            &Wire::default(),
+            "10.9.0.2".parse().unwrap(),
+            "10.9.0.1".parse().unwrap(),
+        );
         lab.on_b(|| stranger(Domain::IPV4, 255, "10.9.0.1", &payload, 1));
         assert_eq!(next_advert(&mut received).await.0, router());
         peers.send(&router(), &advert(&config)).unwrap();

@@ -72,6 +72,7 @@ fn status(service: &Name, backends: &[SteeredBackend]) -> api::Status {
         config: String::new(),
         interfaces: Vec::new(),
         virtual_routers: Vec::new(),
+        tracks: Vec::new(),
         services: vec![api::ServiceStatus {
             name: service.clone(),
             address: ip(VIP),
@@ -90,6 +91,7 @@ fn status(service: &Name, backends: &[SteeredBackend]) -> api::Status {
         tables: Vec::new(),
         dropped_adverts: Vec::new(),
         recent: Vec::new(),
+        channel: None,
     }
 }
 
