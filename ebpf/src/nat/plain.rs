@@ -110,7 +110,7 @@ fn to_client<P: Packet, T: Tables>(packet: &mut P, tables: &T, family: Family) -
         || backend.port != ends.ports as u16
         || backend.addr[1] != from[1]
         || backend.addr[0] != from[0]
-        || found.backend() == 0
+        || !session::was_answered(tables, found)
     {
         return None;
     }
