@@ -32,7 +32,7 @@ use steerd_ebpf::{
     abi::{
         Backend, Control, Counter, FLOW4_SETS, FLOW6_SETS, FRAGMENT_SETS, FragmentSet, Hop, Load,
         MAC_SLOTS, MAX_BACKENDS, MAX_DEVICES, MAX_EVENTS, MAX_SERVICES, MAX_SOURCES, MAX_VERDICTS,
-        NAT_SETS, RING_LINES, RingLine, SERVICE_SLOTS, Service, SynLimit,
+        MOVED_LINES, MovedLine, NAT_SETS, RING_LINES, RingLine, SERVICE_SLOTS, Service, SynLimit,
     },
     address, arrive,
     event::Event,
@@ -68,6 +68,8 @@ static FLOWS6: Array<Set6, { FLOW6_SETS as usize }, MMAPABLE> = Array::new();
 static NAT: Array<Set6, { NAT_SETS as usize }, MMAPABLE> = Array::new();
 #[btf_map]
 static NAT_HOPS: Array<Hop, { 4 * NAT_SETS as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+static NAT_MOVED: Array<MovedLine, { MOVED_LINES as usize }, MMAPABLE> = Array::new();
 #[btf_map]
 static FRAGMENTS: Array<FragmentSet, { FRAGMENT_SETS as usize }, MMAPABLE> = Array::new();
 #[btf_map]
@@ -534,6 +536,11 @@ impl Tables for Maps {
     #[inline(always)]
     fn hop(&self, place: u32) -> Option<&Hop> {
         NAT_HOPS.get(place)
+    }
+
+    #[inline(always)]
+    fn moved(&self, line: u32) -> Option<&MovedLine> {
+        NAT_MOVED.get(line)
     }
 
     #[inline(always)]

@@ -14,8 +14,8 @@
 
 use crate::{
     abi::{
-        Backend, BackendState, Control, FragmentSet, Hop, Load, MacOwner, Mode, RingLine, Service,
-        SynLimit,
+        Backend, BackendState, Control, FragmentSet, Hop, Load, MacOwner, Mode, MovedLine,
+        RingLine, Service, SynLimit,
     },
     arrive,
     event::Event,
@@ -55,6 +55,8 @@ pub trait Tables {
     fn nat(&self, set: u32) -> Option<&Set6>;
     /// The way back of a translated flow.
     fn hop(&self, place: u32) -> Option<&Hop>;
+    /// A line of where older translated flows are.
+    fn moved(&self, line: u32) -> Option<&MovedLine>;
     /// A set of fragmented packets.
     fn fragments(&self, set: u32) -> Option<&FragmentSet>;
     /// The limit of a service's new flows, by its id.

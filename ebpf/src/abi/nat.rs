@@ -28,7 +28,8 @@ pub struct Session {
     pub value: Value,
     /// Whether it is UDP; else TCP.
     pub udp: bool,
-    /// Whether the backend answered. UDP is established then.
+    /// Whether the backend answered. UDP is established then. What is closing without ever having
+    /// been established stays as if it had not.
     pub answered: bool,
 }
 
@@ -138,6 +139,17 @@ impl Session {
         word & (SEEN | Self::ANSWERED) == now as u64 | Self::ANSWERED
     }
 
+    /// Whether it is, or was before it ended, established: it keeps its port until its time is over.
+    #[must_use]
+    #[inline(always)]
+    pub const fn was_established(self) -> bool {
+        match self.value.state {
+            State::New => false,
+            State::Established => true,
+            State::Closing => self.answered,
+        }
+    }
+
     /// How far it is.
     #[must_use]
     #[inline(always)]
@@ -161,7 +173,20 @@ pub struct Hop {
     pub tags: Shared,
 }
 
-const _: () = assert!(size_of::<Hop>() == 32);
+/// Lines of [`super::maps::NAT_MOVED`].
+pub const MOVED_LINES: u32 = 1 << 16;
+
+/// Where sessions are that are not in the sets that their flows pick: they are from before addresses
+/// or ports were changed. A word is 32 bits of the hash of a session's key above its place in
+/// [`super::maps::NAT`], plus one; 0: none.
+#[repr(C, align(64))]
+#[derive(Debug, Default)]
+pub struct MovedLine(pub [Shared; 8]);
+
+const _: () = {
+    assert!(size_of::<Hop>() == 32);
+    assert!(size_of::<MovedLine>() == 64);
+};
 
 #[cfg(test)]
 mod tests {

@@ -15,9 +15,12 @@
 //! says; a backend's FIN or RST ends the session, not the flow.
 
 pub mod change;
+mod claim;
 pub mod hop;
+pub mod moved;
 pub mod plain;
 pub mod session;
+mod sets;
 
 use crate::{
     abi::{Backend, MAC_MASK, NAT_SETS, Service, is_mapped},

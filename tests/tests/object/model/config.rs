@@ -214,6 +214,7 @@ const POOL: NatPool = NatPool {
     sets: 256,
     ipv4: 2,
     ipv6: 1,
+    ..NatPool::NONE
 };
 
 const NETWORK4: Network = Network {

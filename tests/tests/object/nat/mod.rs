@@ -46,6 +46,7 @@ const POOL: NatPool = NatPool {
     sets: 8192,
     ipv4: 1,
     ipv6: 2,
+    ..NatPool::NONE
 };
 
 /// A backend of mode nat of a service.

@@ -16,6 +16,7 @@ const FEW: NatPool = NatPool {
     sets: 16,
     ipv4: 1,
     ipv6: 1,
+    ..NatPool::NONE
 };
 
 /// Frames as the short way takes them: what is not SYN, FIN or RST, and has the length of a TCP
