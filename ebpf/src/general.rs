@@ -92,6 +92,6 @@ pub fn forward<P: Packet, T: Parts>(packet: &mut P, tables: &T, head: &Head, id:
     };
     match rewrite::forward(packet, tables, head, backend, state) {
         Ok(()) => Verdict::Dsr as u64,
-        Err(stuck) => stuck.verdict() as u64,
+        Err(verdict) => verdict as u64,
     }
 }

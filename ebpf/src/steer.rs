@@ -177,7 +177,7 @@ fn steer<P: Packet, T: Parts>(
                 Mode::Local => Verdict::Local,
                 Mode::Dsr => match rewrite::forward(packet, tables, head, backend, state) {
                     Ok(()) => Verdict::Dsr,
-                    Err(stuck) => stuck.verdict(),
+                    Err(verdict) => verdict,
                 },
                 Mode::Ipip | Mode::Gue => {
                     let wrapped = plain::wrap(packet, control, head.family, hash, backend, state);

@@ -14,6 +14,7 @@ use crate::{
     address,
     packet::Packet,
     parse::{Family, Head, PLAIN4, PLAIN6, Signal, protocol},
+    rewrite,
     steer::{Decision, Tables, is_to_us, usable},
     sum,
     verdict::Verdict,
@@ -57,7 +58,10 @@ fn to_backend<P: Packet, T: Tables>(
     let control = tables.control()?;
     let (backend, state) = usable(tables, id)?;
     let frame = backend.source.load();
-    if frame >> 48 != 0 || super::family(backend.addr) != family {
+    if frame >> 48 != 0
+        || super::family(backend.addr) != family
+        || !rewrite::fits(packet, family, L3, backend)
+    {
         return None;
     }
     let client = Client {

@@ -362,7 +362,7 @@ fn keep<T: Tables>(tables: &T, entry: &Entry6, tag: u64, signal: Signal, fresh: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parse::tcp;
+    use crate::{abi::NAT_SETS, parse::tcp};
 
     const SYN: Signal = Signal(tcp::SYN);
     const SYN_ACK: Signal = Signal(tcp::SYN | tcp::ACK);

@@ -15,6 +15,7 @@ use super::{
     headers::{Headers, TCP, Transport, UDP},
     link::Link,
     mss,
+    tunnel::refused,
 };
 
 /// A translated flow.
@@ -49,6 +50,9 @@ impl Model {
     ) -> Result<(Verdict, Vec<u8>), Verdict> {
         if backend.address.is_ipv4() != headers.source.is_ipv4() {
             return Err(Verdict::BadBackend);
+        }
+        if let Some(refused) = refused(link, packet, headers, backend) {
+            return refused;
         }
         let key = (headers.source, transport.source_port, backend.service);
         let fresh = Session {

@@ -21,7 +21,7 @@ use steerd_ebpf::{
 
 use super::{
     Dataplane,
-    entries::{Maps, missing, write},
+    entries::{missing, write},
     error::DataplaneError,
     view, words,
 };
