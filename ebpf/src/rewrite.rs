@@ -37,7 +37,7 @@ impl Stuck {
 ///
 /// # Errors
 ///
-/// The verdict on a packet that is refused; it is unchanged then, or a message to its sender.
+/// The packet is unchanged then.
 #[inline(always)]
 pub fn forward<P: Packet, T: Parts>(
     packet: &mut P,
@@ -45,17 +45,14 @@ pub fn forward<P: Packet, T: Parts>(
     head: &Head,
     backend: &Backend,
     state: BackendState,
-) -> Result<(), Verdict> {
-    if !fits(packet, head.family, head.l3(), backend) {
-        return Err(too_big(packet, tables, head, backend));
-    }
+) -> Result<(), Stuck> {
     let (destination, source) = (state.mac, backend.source.load());
-    age(packet, head.family, head.l3()).map_err(Stuck::verdict)?;
+    age(packet, head.family, head.l3())?;
     if head.l3() == 14 && source >> 48 == 0 {
-        set_macs(packet, destination, source).ok_or(Verdict::Truncated)
+        set_macs(packet, destination, source).ok_or(Stuck::Truncated)
     } else {
         match tables.retag(packet, head.l3(), destination, source) {
-            0 => Err(Verdict::Truncated),
+            0 => Err(Stuck::Truncated),
             _ => Ok(()),
         }
     }

@@ -175,9 +175,12 @@ fn steer<P: Packet, T: Parts>(
         Found::Known(service, id, backend, state) => {
             let verdict = match state.mode {
                 Mode::Local => Verdict::Local,
+                Mode::Dsr if !rewrite::fits(packet, head.family, head.l3(), backend) => {
+                    Verdict::unpack(tables.forward(packet, head.pack(), id))
+                }
                 Mode::Dsr => match rewrite::forward(packet, tables, head, backend, state) {
                     Ok(()) => Verdict::Dsr,
-                    Err(verdict) => verdict,
+                    Err(stuck) => stuck.verdict(),
                 },
                 Mode::Ipip | Mode::Gue => {
                     let wrapped = plain::wrap(packet, control, head.family, hash, backend, state);
