@@ -100,12 +100,6 @@ impl StateFile {
         noted.any(|nets| nets.contains(&Net(net)))
     }
 
-    /// Whether it is noted that `net` was put on `interface`.
-    pub(crate) fn is_noted(&self, interface: &Name, net: IpNet) -> bool {
-        let noted = self.state.addresses.get(interface);
-        noted.is_some_and(|noted| noted.contains(&Net(net)))
-    }
-
     /// Notes that `nets` are no longer on `interface`.
     pub(crate) fn released(&mut self, interface: &Name, nets: &[IpNet]) -> Result<(), StateError> {
         if let Some(noted) = self.state.addresses.get_mut(interface) {
@@ -261,11 +255,10 @@ mod tests {
         assert_eq!(shown, ["10.9.0.50/32", "fd09::50/128"]);
         let places: BTreeSet<Name> = [Name::new("eth0"), Name::new("eth0.7")].into();
         for interface in &places {
-            assert!(!file.is_noted(interface, nets[0]));
             file.putting(interface, &nets).unwrap();
         }
         let after = next(&dir);
-        assert!(places.iter().all(|place| after.is_noted(place, nets[1])));
+        assert!(nets.iter().all(|net| after.was_put(*net)));
         assert!(after.left_behind(&config, &places).is_empty());
         let left = |config: &Config, places: &[&str]| {
             let places = places.iter().map(|place| Name::new(place)).collect();

@@ -394,7 +394,7 @@ mod tests {
     fn timeouts_are_no_shorter_than_configured() {
         let unit = Duration::from_millis(1024);
         let words = nat_timeouts(&NatTimeouts::default(), unit);
-        assert_eq!((words.tcp_new, words.tcp_established), (59, 7266));
+        assert_eq!((words.tcp_new, words.tcp_established), (10, 7266));
         assert_eq!(
             (words.tcp_closing, words.udp_new, words.udp_established),
             (59, 30, 176)
