@@ -3,6 +3,7 @@
 
 use crate::{
     abi::{Control, Role, Service},
+    nat::plain,
     packet::Packet,
     parse::{Head, protocol},
     parts::Parts,
@@ -21,7 +22,19 @@ pub fn role<T: Tables>(tables: &T, control: &Control, addr: [u64; 2]) -> Role {
 
 /// A TCP or UDP packet that no service is for. The word is a [`Decision::pack`]ed one.
 #[inline(always)]
-pub fn transport<P: Packet, T: Parts>(packet: &mut P, tables: &T, head: &Head) -> u64 {
+pub fn transport<P: Packet, T: Parts>(packet: &mut P, tables: &T, head: u64) -> u64 {
+    let answered = plain::answer(packet, tables, head);
+    if answered != plain::OTHER {
+        return answered;
+    }
+    match Head::unpack(packet, head) {
+        Some(head) => any(packet, tables, &head),
+        None => Decision::new(Verdict::Truncated).pack(),
+    }
+}
+
+#[inline(always)]
+fn any<P: Packet, T: Parts>(packet: &mut P, tables: &T, head: &Head) -> u64 {
     let Some(control) = tables.control() else {
         return Decision::new(Verdict::NotVip).pack();
     };

@@ -16,6 +16,8 @@ pub enum Event {
     FlowUnrecorded,
     /// A new translation was made.
     NatRecorded,
+    /// It took the port of one that was never established.
+    NatEvicted,
     /// A first fragment was recorded.
     FragmentRecorded,
     /// A later fragment followed its first.
@@ -41,13 +43,14 @@ impl Event {
     pub const COUNT: usize = Self::ALL.len();
 
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::FlowRecorded,
         Self::FlowEvictedClosing,
         Self::FlowEvictedNew,
         Self::FlowEvictedIdle,
         Self::FlowUnrecorded,
         Self::NatRecorded,
+        Self::NatEvicted,
         Self::FragmentRecorded,
         Self::FragmentFollowed,
         Self::FragmentEvicted,
@@ -69,6 +72,7 @@ impl Event {
             Self::FlowEvictedIdle => "flow-evicted-idle",
             Self::FlowUnrecorded => "flow-unrecorded",
             Self::NatRecorded => "nat-recorded",
+            Self::NatEvicted => "nat-evicted",
             Self::FragmentRecorded => "fragment-recorded",
             Self::FragmentFollowed => "fragment-followed",
             Self::FragmentEvicted => "fragment-evicted",

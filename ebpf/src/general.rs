@@ -90,6 +90,9 @@ pub fn forward<P: Packet, T: Parts>(packet: &mut P, tables: &T, head: &Head, id:
     let Some((backend, state)) = usable(tables, id) else {
         return Verdict::BadBackend as u64;
     };
+    if !rewrite::fits(packet, head.family, head.l3(), backend) {
+        return rewrite::too_big(packet, tables, head, backend) as u64;
+    }
     match rewrite::forward(packet, tables, head, backend, state) {
         Ok(()) => Verdict::Dsr as u64,
         Err(stuck) => stuck.verdict() as u64,

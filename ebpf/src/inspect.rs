@@ -39,6 +39,7 @@ pub fn decode(map: &str, key: u32, value: &[u8]) -> Vec<Vec<Field>> {
         maps::LOADS => load(word),
         maps::MACS => mac(word(0)),
         maps::NAT_HOPS => hop(word),
+        maps::NAT_MOVED => moved(word),
         maps::SYN_LIMITS => limit(word),
         maps::SOURCES => Some(vec![("rule", source_rule(value).to_string())]),
         maps::DEVICES => Some(vec![("ifindex", (word(0) as u32).to_string())]),
@@ -158,6 +159,14 @@ fn translated_fields(flow: Flow, set: u32, way: u32) -> Vec<Field> {
     let port = set % NAT_PORT_SETS * 4 + way;
     fields.insert(0, ("translation", format!("address {number} port {port}")));
     fields
+}
+
+fn moved(word: impl Fn(usize) -> u64) -> Option<Vec<Field>> {
+    let words = (0..8).map(|n| word(8 * n)).filter(|&word| word != 0);
+    let places: Vec<String> = words
+        .map(|word| (word as u32).wrapping_sub(1).to_string())
+        .collect();
+    (!places.is_empty()).then(|| vec![("places", places.join(" "))])
 }
 
 fn control(word: impl Fn(usize) -> u64) -> Option<Vec<Field>> {

@@ -32,14 +32,14 @@ use steerd_ebpf::{
     abi::{
         Backend, Control, Counter, FLOW4_SETS, FLOW6_SETS, FRAGMENT_SETS, FragmentSet, Hop, Load,
         MAC_SLOTS, MAX_BACKENDS, MAX_DEVICES, MAX_EVENTS, MAX_SERVICES, MAX_SOURCES, MAX_VERDICTS,
-        NAT_SETS, RING_LINES, RingLine, SERVICE_SLOTS, Service, SynLimit,
+        MOVED_LINES, MovedLine, NAT_SETS, RING_LINES, RingLine, SERVICE_SLOTS, Service, SynLimit,
     },
     address, arrive,
     event::Event,
     flow::{Set4, Set6},
     fragment, general, icmp, nat,
     packet::{Packet, Word},
-    parse::Head,
+    parse::{Family, Head},
     parts::Parts,
     rewrite,
     steer::{Decision, Tables, run},
@@ -68,6 +68,8 @@ static FLOWS6: Array<Set6, { FLOW6_SETS as usize }, MMAPABLE> = Array::new();
 static NAT: Array<Set6, { NAT_SETS as usize }, MMAPABLE> = Array::new();
 #[btf_map]
 static NAT_HOPS: Array<Hop, { 4 * NAT_SETS as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+static NAT_MOVED: Array<MovedLine, { MOVED_LINES as usize }, MMAPABLE> = Array::new();
 #[btf_map]
 static FRAGMENTS: Array<FragmentSet, { FRAGMENT_SETS as usize }, MMAPABLE> = Array::new();
 #[btf_map]
@@ -160,6 +162,16 @@ macro_rules! parts {
             }
 
             #[inline(always)]
+            fn address<P: Packet>(&self, packet: &mut P, head: u64) -> u64 {
+                steerd_address(packet.context().cast(), head)
+            }
+
+            #[inline(always)]
+            fn translate_plain<P: Packet>(&self, packet: &mut P, family: Family, id: u16) -> u64 {
+                steerd_translate_plain(packet.context().cast(), family as u64, id)
+            }
+
+            #[inline(always)]
             fn retag<P: Packet>(&self, packet: &mut P, l3: usize, to: u64, from: u64) -> u64 {
                 steerd_retag(packet.context().cast(), l3 as u64, to, from)
             }
@@ -183,7 +195,6 @@ parts! {
     look_up = general::look_up, steerd_look_up();
     forward = general::forward, steerd_forward(backend: u16);
     arrive = arrive::arrive, steerd_arrive(slot: u32);
-    address = address::transport, steerd_address();
     wrap = tunnel::wrap, steerd_wrap(backend: u16);
     unwrap = tunnel::unwrap, steerd_unwrap();
     too_big = tunnel::too_big, steerd_too_big(mtu: u16);
@@ -200,6 +211,24 @@ parts! {
 pub(crate) extern "C" fn steerd_general(ctx: *mut xdp_md) -> u64 {
     let ctx = XdpContext::new(ctx);
     general::general(&mut Frame::new(&ctx), &Maps)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn steerd_address(ctx: *mut xdp_md, head: u64) -> u64 {
+    let ctx = XdpContext::new(ctx);
+    address::transport(&mut Frame::new(&ctx), &Maps, head)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn steerd_translate_plain(ctx: *mut xdp_md, family: u64, id: u16) -> u64 {
+    let ctx = XdpContext::new(ctx);
+    let family = match family {
+        0 => Family::V4,
+        _ => Family::V6,
+    };
+    nat::plain::translate(&mut Frame::new(&ctx), &Maps, family, id)
 }
 
 #[unsafe(no_mangle)]
@@ -276,15 +305,16 @@ struct Frame<'c> {
 /// `allows-misaligned-mem-access` is on for all code, and then the verifier refuses what LLVM makes
 /// of the stack. So the instruction is written as it is.
 macro_rules! load {
-    ($width:literal, $max:expr, $at:expr) => {{
+    ($width:literal, $max:expr, $at:expr, $offset:expr) => {{
         let value: u64;
         // SAFETY: the caller compared the address with the packet's end, and the verifier proves
         // it again before the program ever runs.
         unsafe {
             asm!(
-                concat!("{value} = *(", $width, " *)({at} + 0)"),
+                concat!("{value} = *(", $width, " *)({at} + {offset})"),
                 value = out(reg) value,
                 at = in(reg) $at,
+                offset = const $offset,
                 options(pure, readonly, nostack, preserves_flags)
             );
             // The instruction extends with zeros; the compiler cannot know.
@@ -296,18 +326,41 @@ macro_rules! load {
 
 /// One store instruction of the given width; see [`load`].
 macro_rules! store {
-    ($width:literal, $at:expr, $value:expr) => {{
+    ($width:literal, $at:expr, $offset:expr, $value:expr) => {{
         let value: u64 = $value;
         // SAFETY: as in `load`; XDP programs may write packets.
         unsafe {
             asm!(
-                concat!("*(", $width, " *)({at} + 0) = {value}"),
+                concat!("*(", $width, " *)({at} + {offset}) = {value}"),
                 value = in(reg) value,
                 at = in(reg) $at,
+                offset = const $offset,
                 options(nostack, preserves_flags)
             );
         }
     }};
+}
+
+/// The word `OFFSET` bytes behind an address.
+#[inline(always)]
+fn read<W: Word, const OFFSET: usize>(at: usize) -> W {
+    W::truncate(match size_of::<W>() {
+        1 => load!("u8", u8::MAX, at, OFFSET),
+        2 => load!("u16", u16::MAX, at, OFFSET),
+        4 => load!("u32", u32::MAX, at, OFFSET),
+        _ => load!("u64", u64::MAX, at, OFFSET),
+    })
+}
+
+/// Writes the word `OFFSET` bytes behind an address.
+#[inline(always)]
+fn write<W: Word, const OFFSET: usize>(at: usize, word: W) {
+    match size_of::<W>() {
+        1 => store!("u8", at, OFFSET, word.widen()),
+        2 => store!("u16", at, OFFSET, word.widen()),
+        4 => store!("u32", at, OFFSET, word.widen()),
+        _ => store!("u64", at, OFFSET, word.widen()),
+    }
 }
 
 impl<'c> Frame<'c> {
@@ -347,25 +400,25 @@ impl<'c> Frame<'c> {
 impl Packet for Frame<'_> {
     #[inline(always)]
     fn load<W: Word>(&self, offset: usize) -> Option<W> {
-        let at = self.at(offset, size_of::<W>())?;
-        Some(W::truncate(match size_of::<W>() {
-            1 => load!("u8", u8::MAX, at),
-            2 => load!("u16", u16::MAX, at),
-            4 => load!("u32", u32::MAX, at),
-            _ => load!("u64", u64::MAX, at),
-        }))
+        Some(read::<W, 0>(self.at(offset, size_of::<W>())?))
     }
 
     #[inline(always)]
     fn store<W: Word>(&mut self, offset: usize, word: W) -> Option<()> {
-        let at = self.at(offset, size_of::<W>())?;
-        match size_of::<W>() {
-            1 => store!("u8", at, word.widen()),
-            2 => store!("u16", at, word.widen()),
-            4 => store!("u32", at, word.widen()),
-            _ => store!("u64", at, word.widen()),
-        }
+        write::<W, 0>(self.at(offset, size_of::<W>())?, word);
         Some(())
+    }
+
+    #[inline(always)]
+    fn load_at<W: Word, const OFFSET: usize>(&self) -> Option<W> {
+        self.has(OFFSET + size_of::<W>())
+            .then(|| read::<W, OFFSET>(self.start))
+    }
+
+    #[inline(always)]
+    fn store_at<W: Word, const OFFSET: usize>(&mut self, word: W) -> Option<()> {
+        self.has(OFFSET + size_of::<W>())
+            .then(|| write::<W, OFFSET>(self.start, word))
     }
 
     #[inline(always)]
@@ -483,6 +536,11 @@ impl Tables for Maps {
     #[inline(always)]
     fn hop(&self, place: u32) -> Option<&Hop> {
         NAT_HOPS.get(place)
+    }
+
+    #[inline(always)]
+    fn moved(&self, line: u32) -> Option<&MovedLine> {
+        NAT_MOVED.get(line)
     }
 
     #[inline(always)]

@@ -38,6 +38,19 @@ pub trait Packet {
     /// Writes the word at `offset`; `None` if it is not wholly within the packet.
     fn store<W: Word>(&mut self, offset: usize, word: W) -> Option<()>;
 
+    /// [`Packet::load`] at a constant offset: it is part of the kernel's instruction then, so the
+    /// address takes neither an instruction nor a register.
+    #[inline(always)]
+    fn load_at<W: Word, const OFFSET: usize>(&self) -> Option<W> {
+        self.load(OFFSET)
+    }
+
+    /// [`Packet::store`] at a constant offset; see [`Packet::load_at`].
+    #[inline(always)]
+    fn store_at<W: Word, const OFFSET: usize>(&mut self, word: W) -> Option<()> {
+        self.store(OFFSET, word)
+    }
+
     /// The sum of the 32-bit words of `BYTES` bytes at `offset`, a multiple of 4 and at most 512,
     /// for a checksum. `None` if they are not wholly within the packet.
     fn sum<const BYTES: usize>(&self, offset: usize) -> Option<u64>;

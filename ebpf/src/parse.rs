@@ -91,6 +91,13 @@ impl Signal {
         self.0 & (tcp::FIN | tcp::RST) != 0
     }
 
+    /// A connection begins or ends.
+    #[must_use]
+    #[inline(always)]
+    pub const fn begins_or_ends(self) -> bool {
+        self.0 & (tcp::SYN | tcp::FIN | tcp::RST) != 0
+    }
+
     /// A connection is asked for: SYN without ACK.
     #[must_use]
     #[inline(always)]
@@ -155,6 +162,21 @@ impl Head {
             | (self.fragment as u64) << 32
             | (self.family as u64) << 48
             | (self.ports as u64) << 49
+    }
+
+    /// The family of a packet without tags, options and extension headers, TCP or UDP, by its head as
+    /// one word; `None`: it has some. A first fragment is one too.
+    #[must_use]
+    #[inline(always)]
+    pub const fn plain(word: u64) -> Option<Family> {
+        const PORTS: u64 = 1 << 49;
+        const PLAIN4: u64 = 14 | (14 + 20) << 8 | PORTS;
+        const PLAIN6: u64 = 14 | (14 + 40) << 8 | PORTS | 1 << 48;
+        match word & ((1 << 50) - 1) & !(0xff << 24) {
+            PLAIN4 => Some(Family::V4),
+            PLAIN6 => Some(Family::V6),
+            _ => None,
+        }
     }
 
     /// Reads the head of a packet that was read before; `None` if it ended before that: never, but
@@ -301,9 +323,9 @@ pub enum Plain {
 
 /// How much of a plain IPv4 packet has to be there: up to a whole TCP header. Shorter UDP packets
 /// are not plain; Ethernet pads them anyway.
-const PLAIN4: usize = 14 + 20 + 20;
+pub const PLAIN4: usize = 14 + 20 + 20;
 /// The same for IPv6.
-const PLAIN6: usize = 14 + 40 + 20;
+pub const PLAIN6: usize = 14 + 40 + 20;
 
 /// Reads a plain IPv4 packet without VLAN tag, if its destination is `wanted`. That is asked first:
 /// most packets are not, and then leave without the registers that the rest needs.

@@ -7,7 +7,7 @@
 //! small too: all parts of a chain of calls share 512 bytes. So a part reads the packet anew, and a
 //! caller that goes on after a part that moved the packet would have to as well: none does.
 
-use crate::{packet::Packet, steer::Tables};
+use crate::{packet::Packet, parse::Family, steer::Tables};
 
 /// The parts. Each returns a word, whose meaning is its own.
 pub trait Parts: Tables + Sized {
@@ -27,6 +27,8 @@ pub trait Parts: Tables + Sized {
     fn unwrap<P: Packet>(&self, packet: &mut P, head: u64) -> u64;
     /// [`crate::tunnel::too_big`]
     fn too_big<P: Packet>(&self, packet: &mut P, head: u64, mtu: u16) -> u64;
+    /// [`crate::nat::plain::translate`]
+    fn translate_plain<P: Packet>(&self, packet: &mut P, family: Family, backend: u16) -> u64;
     /// [`crate::nat::translate`]
     fn translate<P: Packet>(&self, packet: &mut P, head: u64, backend: u16, place: u32) -> u64;
     /// [`crate::nat::open`]

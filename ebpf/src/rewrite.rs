@@ -58,6 +58,56 @@ pub fn forward<P: Packet, T: Parts>(
     }
 }
 
+/// Whether a packet that stays as long as it is fits the way to its backend. None fits one that was
+/// lost, which has no MTU.
+#[inline(always)]
+pub fn fits<P: Packet>(packet: &P, family: Family, l3: usize, backend: &Backend) -> bool {
+    length(packet, family, l3).is_some_and(|length| length <= backend.mtu as usize)
+}
+
+/// The length of a packet, as its network header says.
+#[inline(always)]
+pub fn length<P: Packet>(packet: &P, family: Family, l3: usize) -> Option<usize> {
+    Some(match family {
+        Family::V4 => u16::from_be(packet.load(l3 + 2)?) as usize,
+        Family::V6 => 40 + u16::from_be(packet.load(l3 + 4)?) as usize,
+    })
+}
+
+/// Tells the sender of a packet that does not fit how large it may be. Returns the verdict.
+#[inline(always)]
+pub fn too_big<P: Packet, T: Parts>(
+    packet: &mut P,
+    tables: &T,
+    head: &Head,
+    backend: &Backend,
+) -> Verdict {
+    // The way was lost, and the ring does not know yet: nobody must be told this MTU.
+    if backend.mtu == 0 {
+        return Verdict::BadBackend;
+    }
+    Verdict::unpack(tables.too_big(packet, head.pack(), backend.mtu))
+}
+
+/// Refuses a packet whose hops are used up, before anything is done for it.
+///
+/// # Errors
+///
+/// The verdict on it.
+#[inline(always)]
+pub fn has_hops<P: Packet>(packet: &P, head: &Head) -> Result<(), Verdict> {
+    let at = head.l3()
+        + match head.family {
+            Family::V4 => 8,
+            Family::V6 => 7,
+        };
+    match packet.load::<u8>(at) {
+        Some(0 | 1) => Err(Verdict::TtlExpired),
+        Some(_) => Ok(()),
+        None => Err(Verdict::Truncated),
+    }
+}
+
 /// One hop less.
 ///
 /// # Errors

@@ -14,8 +14,8 @@
 
 use crate::{
     abi::{
-        Backend, BackendState, Control, FragmentSet, Hop, Load, MacOwner, Mode, RingLine, Service,
-        SynLimit,
+        Backend, BackendState, Control, FragmentSet, Hop, Load, MacOwner, Mode, MovedLine,
+        RingLine, Service, SynLimit,
     },
     arrive,
     event::Event,
@@ -55,6 +55,8 @@ pub trait Tables {
     fn nat(&self, set: u32) -> Option<&Set6>;
     /// The way back of a translated flow.
     fn hop(&self, place: u32) -> Option<&Hop>;
+    /// A line of where older translated flows are.
+    fn moved(&self, line: u32) -> Option<&MovedLine>;
     /// A set of fragmented packets.
     fn fragments(&self, set: u32) -> Option<&FragmentSet>;
     /// The limit of a service's new flows, by its id.
@@ -173,6 +175,9 @@ fn steer<P: Packet, T: Parts>(
         Found::Known(service, id, backend, state) => {
             let verdict = match state.mode {
                 Mode::Local => Verdict::Local,
+                Mode::Dsr if !rewrite::fits(packet, head.family, head.l3(), backend) => {
+                    Verdict::unpack(tables.forward(packet, head.pack(), id))
+                }
                 Mode::Dsr => match rewrite::forward(packet, tables, head, backend, state) {
                     Ok(()) => Verdict::Dsr,
                     Err(stuck) => stuck.verdict(),
@@ -184,7 +189,10 @@ fn steer<P: Packet, T: Parts>(
                         verdict => verdict,
                     })
                 }
-                Mode::Nat => nat::deliver(packet, tables, head.pack(), id),
+                Mode::Nat => match tables.translate_plain(packet, head.family, id) {
+                    nat::plain::OTHER => nat::deliver(packet, tables, head.pack(), id),
+                    verdict => Verdict::unpack(verdict),
+                },
             };
             return Decision {
                 verdict,
@@ -364,6 +372,15 @@ pub enum Arrival {
     Other,
     /// To this host, and a peer forwarded it.
     FromPeer,
+}
+
+/// Whether a frame is to this host.
+#[inline(always)]
+pub fn is_to_us<P: Packet, T: Tables>(packet: &P, tables: &T, control: &Control) -> bool {
+    match rewrite::destination_mac(packet) {
+        Some(to) => is_known(tables, control.macs.load(), to, MacOwner::Own),
+        None => false,
+    }
 }
 
 /// Whom a frame is from and to.

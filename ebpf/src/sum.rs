@@ -7,7 +7,7 @@
 #[inline(always)]
 pub const fn fold(sum: u64) -> u16 {
     let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
     sum as u16
@@ -46,6 +46,28 @@ mod tests {
             .chunks(2)
             .map(|pair| u64::from(u16::from_le_bytes([pair[0], pair[1]])));
         !fold(words.sum())
+    }
+
+    /// Of any width, with the two zeros told apart: only nothing at all is 0.
+    #[test]
+    fn folding_is_adding_around() {
+        let around = |mut sum: u64| {
+            while sum > 0xffff {
+                sum = (sum & 0xffff) + (sum >> 16);
+            }
+            sum as u16
+        };
+        let parts = [0, 1, 2, 0x7fff, 0x8000, 0xfffd, 0xfffe, 0xffff];
+        for a in parts {
+            for b in parts {
+                for c in parts {
+                    for d in parts {
+                        let sum = a << 48 | b << 32 | c << 16 | d;
+                        assert_eq!(fold(sum), around(sum), "{sum:#x}");
+                    }
+                }
+            }
+        }
     }
 
     proptest! {

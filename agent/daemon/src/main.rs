@@ -153,9 +153,9 @@ fn unload(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
         }
         // And what a daemon of another configuration left, that was killed.
         let state = io::state::StateFile::open(&config.node.state_dir)?;
-        let put = io::state::nat_addresses(config);
-        let put = put.filter(|(interface, net)| state.is_noted(interface, *net));
-        for (interface, net) in state.left_behind(config).into_iter().chain(put) {
+        // Nothing is translated by then, wherever.
+        let translating = std::collections::BTreeSet::new();
+        for (interface, net) in state.left_behind(config, &translating) {
             netlink.remove(&interface, net).await?;
         }
         for &vip in state.served() {

@@ -29,7 +29,7 @@ pub struct Control {
     pub established_idle: Shared,
     /// [`NatTimeouts`], two words.
     pub nat_timeouts: [Shared; 2],
-    /// [`NatPool`].
+    /// [`super::NatPool`].
     pub nat_pool: Shared,
     /// Where wrapped IPv4 packets come from: `mask << 32 | network`, as read from a packet; a hash
     /// of the client fills the bits that the mask leaves.
@@ -40,7 +40,7 @@ pub struct Control {
     pub gue_port: Shared,
     /// Zero.
     pub reserved: [Shared; 2],
-    /// The addresses that translated packets come from, by [`NatPool`]'s numbers.
+    /// The addresses that translated packets come from, by number; zero: there is none.
     pub nat_addresses: [[Shared; 2]; NAT_ADDRESSES],
     /// Whose bit is not set is no address of ours: most packets go no further. It may say yes to
     /// what is none, never no to what is one. See [`crate::hash::address_filter`].
@@ -75,42 +75,6 @@ impl Control {
     pub const NAT_ADDRESSES: usize = offset_of!(Self, nat_addresses) / 8;
     /// [`Control::filter`]
     pub const FILTER: usize = offset_of!(Self, filter) / 8;
-}
-
-/// Which addresses and ports translated packets come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct NatPool {
-    /// The first set of four ports that may be used: port / 4.
-    pub first_set: u16,
-    /// How many sets follow, itself included, for each address; 0: there is no translation.
-    pub sets: u16,
-    /// IPv4 addresses have the numbers from 0 to this, exclusive.
-    pub ipv4: u8,
-    /// IPv6 addresses have the numbers from `ipv4` on.
-    pub ipv6: u8,
-}
-
-impl NatPool {
-    /// The word.
-    #[must_use]
-    pub const fn pack(self) -> u64 {
-        self.first_set as u64
-            | (self.sets as u64) << 16
-            | (self.ipv4 as u64) << 32
-            | (self.ipv6 as u64) << 40
-    }
-
-    /// From the word.
-    #[must_use]
-    #[inline(always)]
-    pub const fn unpack(word: u64) -> Self {
-        Self {
-            first_set: word as u16,
-            sets: (word >> 16) as u16,
-            ipv4: (word >> 32) as u8,
-            ipv6: (word >> 40) as u8,
-        }
-    }
 }
 
 /// How long a translated flow keeps its port without a packet, by how far it is, in units of
@@ -162,14 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_survive_packing() {
-        let pool = NatPool {
-            first_set: 256,
-            sets: 16_128,
-            ipv4: 5,
-            ipv6: 3,
-        };
-        assert_eq!(NatPool::unpack(pool.pack()), pool);
+    fn timeouts_survive_packing() {
         let timeouts = NatTimeouts {
             tcp_new: 59,
             tcp_established: 7266,

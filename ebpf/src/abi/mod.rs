@@ -11,13 +11,15 @@ mod control;
 mod fragment;
 mod limit;
 mod nat;
+mod pool;
 mod service;
 
 pub use backend::{Backend, BackendState, Load, Mode};
-pub use control::{Control, FILTER_WORDS, NAT_ADDRESSES, NatPool, NatTimeouts};
+pub use control::{Control, FILTER_WORDS, NAT_ADDRESSES, NatTimeouts};
 pub use fragment::{FRAGMENT_WAYS, Followed, Fragment, FragmentSet, identity};
 pub use limit::{SourceRule, SynLimit};
-pub use nat::{Hop, NAT_PORT_SETS, NAT_SETS, Session};
+pub use nat::{Hop, MOVED_LINES, MovedLine, NAT_PORT_SETS, NAT_SETS, Session};
+pub use pool::{NatPool, PoolWord};
 pub use service::{Affinity, Policy, Role, Scheduler, Service};
 
 /// The version of everything in this module. It is part of the pin path: a program never sees
@@ -55,6 +57,8 @@ pub mod maps {
     pub const NAT: &str = "NAT";
     /// [`super::Hop`]s by place in [`NAT`].
     pub const NAT_HOPS: &str = "NAT_HOPS";
+    /// [`super::MovedLine`]s: places in [`NAT`] of sessions from before addresses or ports changed.
+    pub const NAT_MOVED: &str = "NAT_MOVED";
     /// [`super::FragmentSet`]s.
     pub const FRAGMENTS: &str = "FRAGMENTS";
     /// [`super::SynLimit`]s by service id.
@@ -134,7 +138,7 @@ pub mod maps {
     }
 
     /// Each map that is pinned.
-    pub const ALL: [Shape; 18] = [
+    pub const ALL: [Shape; 19] = [
         array::<super::Control>(CONTROL, 1, "switches and seeds"),
         array::<super::Service>(SERVICES, 2 * super::SERVICE_SLOTS, "virtual services"),
         array::<super::Backend>(BACKENDS, super::MAX_BACKENDS, "backends by id"),
@@ -148,6 +152,7 @@ pub mod maps {
             4 * super::NAT_SETS,
             "ways back of translated flows",
         ),
+        array::<super::MovedLine>(NAT_MOVED, super::MOVED_LINES, "older translated flows"),
         array::<super::FragmentSet>(FRAGMENTS, super::FRAGMENT_SETS, "fragmented packets"),
         array::<super::SynLimit>(SYN_LIMITS, super::MAX_SERVICES, "limits of new flows"),
         array::<u64>(MACS, 2 * super::MAC_SLOTS, "MACs of this host and of peers"),

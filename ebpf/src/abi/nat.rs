@@ -28,13 +28,15 @@ pub struct Session {
     pub value: Value,
     /// Whether it is UDP; else TCP.
     pub udp: bool,
-    /// Whether the backend answered. UDP is established then.
+    /// Whether the backend answered. UDP is established then. What is closing without ever having
+    /// been established stays as if it had not.
     pub answered: bool,
 }
 
 impl Session {
     const UDP: u64 = 1 << 32;
     const ANSWERED: u64 = 1 << 33;
+    const TAG: u64 = 0xfff << 20;
     /// The state of an entry that is being written: none.
     const CLAIMED: u64 = 0xf << 36;
 
@@ -119,7 +121,14 @@ impl Session {
     pub const fn is_steady(self, word: u64) -> bool {
         const KEPT: u64 = Session::CLAIMED | Session::ANSWERED;
         const MOVING: u64 = (State::New as u64) << 36 | Session::ANSWERED;
-        word & KEPT != MOVING && (word ^ self.pack(Self::tag(word))) & !KEPT == 0
+        word & KEPT != MOVING && (word ^ self.pack(0)) & !(KEPT | Self::TAG) == 0
+    }
+
+    /// [`Session::is_steady`], and the entry has a session, whose key has this tag.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_steady_as(self, tag: u64, word: u64) -> bool {
+        Self::tag(word) == tag & 0xfff && Self::is_known(word) && self.is_steady(word)
     }
 
     /// Whether an answer that ends nothing changes nothing in an entry's word.
@@ -128,6 +137,17 @@ impl Session {
     pub const fn was_answered(word: u64, now: u32) -> bool {
         const SEEN: u64 = (1 << 20) - 1;
         word & (SEEN | Self::ANSWERED) == now as u64 | Self::ANSWERED
+    }
+
+    /// Whether it is, or was before it ended, established: it keeps its port until its time is over.
+    #[must_use]
+    #[inline(always)]
+    pub const fn was_established(self) -> bool {
+        match self.value.state {
+            State::New => false,
+            State::Established => true,
+            State::Closing => self.answered,
+        }
     }
 
     /// How far it is.
@@ -153,7 +173,20 @@ pub struct Hop {
     pub tags: Shared,
 }
 
-const _: () = assert!(size_of::<Hop>() == 32);
+/// Lines of [`super::maps::NAT_MOVED`].
+pub const MOVED_LINES: u32 = 1 << 16;
+
+/// Where sessions are that are not in the sets that their flows pick: they are from before addresses
+/// or ports were changed. A word is 32 bits of the hash of a session's key above its place in
+/// [`super::maps::NAT`], plus one; 0: none.
+#[repr(C, align(64))]
+#[derive(Debug, Default)]
+pub struct MovedLine(pub [Shared; 8]);
+
+const _: () = {
+    assert!(size_of::<Hop>() == 32);
+    assert!(size_of::<MovedLine>() == 64);
+};
 
 #[cfg(test)]
 mod tests {

@@ -15,8 +15,12 @@
 //! says; a backend's FIN or RST ends the session, not the flow.
 
 pub mod change;
+mod claim;
 pub mod hop;
+pub mod moved;
+pub mod plain;
 pub mod session;
+mod sets;
 
 use crate::{
     abi::{Backend, MAC_MASK, NAT_SETS, Service, is_mapped},
@@ -73,7 +77,8 @@ pub fn open<P: Packet, T: Tables>(packet: &mut P, tables: &T, head: &Head, backe
 }
 
 /// Translates a client's packet for its backend, with the session at `place` or as it is looked up.
-/// Returns the verdict's number, or [`UNKNOWN`].
+/// One that is too big for the way there becomes a message to the client. Returns the verdict's
+/// number, or [`UNKNOWN`].
 #[inline(always)]
 pub fn translate<P: Packet, T: Parts>(
     packet: &mut P,
@@ -102,13 +107,16 @@ fn to_backend<P: Packet, T: Parts>(
     if family(backend.addr) != head.family {
         return Err(Verdict::BadBackend);
     }
+    if !rewrite::fits(packet, head.family, head.l3(), backend) {
+        return Err(rewrite::too_big(packet, tables, head, backend));
+    }
     let place = if place != LOOK_UP {
         place
     } else {
         match session::known(tables, control, head, id, backend, state.generation) {
             Some(place) => place,
             None => {
-                has_hops(packet, head)?;
+                rewrite::has_hops(packet, head)?;
                 return Ok(false);
             }
         }
@@ -143,12 +151,12 @@ fn to_client<P: Packet, T: Parts>(
     if head.signal.0 & SYN_ACK == SYN_ACK {
         // Looked up again behind it: so nothing has to be kept on the stack over it.
         let (_, backend) = session(tables, head, place)?;
-        has_hops(packet, head)?;
+        rewrite::has_hops(packet, head)?;
         clamp(packet, tables, head, backend);
     }
     let (found, backend) = session(tables, head, place)?;
     // Not asked before: what is of no session is the host's, and needs no hop more. BGP's are one.
-    has_hops(packet, head)?;
+    rewrite::has_hops(packet, head)?;
     session::answered(tables, place, found, head.signal);
     let client = session::client(tables, place, found).ok_or(Verdict::NatUnknown)?;
     let ports = change::ports(backend.service_port, client.port);
@@ -214,6 +222,10 @@ pub fn part_to_backend<P: Packet, T: Parts>(
     let control = tables.control().ok_or(Verdict::NatUnknown)?;
     let (found, backend) = held(tables, place)?;
     let client = session::client(tables, place, found).ok_or(Verdict::NatUnknown)?;
+    // Its sender was told when the first fragment came, which is no smaller.
+    if !rewrite::fits(packet, head.family, head.l3(), backend) {
+        return Err(Verdict::TooBigDropped);
+    }
     let (source, _) = session::translation(control, place);
     change::part(packet, head, source, &backend.addr).map_err(Stuck::verdict)?;
     onward(packet, tables, head, found, backend, client.service)
@@ -283,21 +295,6 @@ fn frame<P: Packet, T: Parts>(
     match tables.retag(packet, head.l3(), state & MAC_MASK, source) {
         0 => Err(Verdict::BadBackend),
         _ => Ok(()),
-    }
-}
-
-/// Refuses a packet whose hops are used up, before a session is made for it.
-#[inline(always)]
-fn has_hops<P: Packet>(packet: &P, head: &Head) -> Result<(), Verdict> {
-    let at = head.l3()
-        + match head.family {
-            Family::V4 => 8,
-            Family::V6 => 7,
-        };
-    match packet.load::<u8>(at) {
-        Some(0 | 1) => Err(Verdict::TtlExpired),
-        Some(_) => Ok(()),
-        None => Err(Verdict::Truncated),
     }
 }
 

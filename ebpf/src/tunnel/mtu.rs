@@ -1,5 +1,5 @@
-//! Packets that do not fit into the way to their backend with an outer header: their sender is told
-//! how large they may be (RFC 1191, RFC 8201).
+//! Packets that do not fit into the way to their backend, with an outer header or, in modes dsr and
+//! nat, as they are: their sender is told how large they may be (RFC 1191, RFC 8201).
 //!
 //! The message comes from the virtual address, as if from its host, and quotes the packet as it
 //! arrived: as much as the smallest packet that every host takes has room for (RFC 1812 section
@@ -11,7 +11,7 @@ use crate::{
     packet::Packet,
     parse::{Family, Head, ethertype, protocol},
     parts::Parts,
-    sum,
+    rewrite, sum,
     verdict::Verdict,
 };
 
@@ -34,6 +34,16 @@ const MIN_MTU6: u16 = 1280;
 /// bytes. Returns the verdict's number.
 #[inline(always)]
 pub fn too_big<P: Packet, T: Parts>(packet: &mut P, tables: &T, head: &Head, mtu: u16) -> u64 {
+    if let Err(verdict) = rewrite::has_hops(packet, head) {
+        return verdict as u64;
+    }
+    // It may be smaller than it says.
+    let Some(end) = rewrite::length(packet, head.family, head.l3()) else {
+        return Verdict::Truncated as u64;
+    };
+    if packet.length() < head.l3() + end {
+        return Verdict::BadLength as u64;
+    }
     let told = match head.family {
         Family::V4 => tell4(packet, tables, head, mtu),
         Family::V6 => tell6(packet, tables, head, mtu),

@@ -432,6 +432,7 @@ fn control() -> [u64; Control::WORDS] {
         sets: NAT_PORT_SETS as u16 - first_set,
         ipv4: 1,
         ipv6: 1,
+        ..NatPool::NONE
     };
     let (network, mask) = TUNNEL4;
     let tunnel4 =

@@ -7,6 +7,7 @@ use super::{
     config::Backend,
     headers::{Headers, Transport},
     link::Link,
+    tunnel::refused,
 };
 
 /// A packet on its way: the verdict, and what leaves through which interface.
@@ -60,6 +61,9 @@ fn dsr(
     headers: &Headers,
     backend: &Backend,
 ) -> Result<(Verdict, Vec<u8>), Verdict> {
+    if let Some(refused) = refused(link, packet, headers, backend) {
+        return refused;
+    }
     let aged = aged(packet, headers)?;
     let link = link.onward(backend.mac, backend.source_mac, backend.vlan);
     Ok((Verdict::Dsr, link.around(&aged)))

@@ -152,6 +152,9 @@ impl Model {
         let (key, session, backend) = self
             .session_at(first.translation)
             .ok_or(Verdict::EarlyFragment)?;
+        if headers.end > usize::from(backend.mtu) {
+            return Err(Verdict::TooBigDropped);
+        }
         let moved =
             super::nat::readdressed(packet, headers, session.translation.0, backend.address)?;
         let link = link.onward(backend.mac, backend.source_mac, backend.vlan);

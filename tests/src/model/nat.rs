@@ -15,6 +15,7 @@ use super::{
     headers::{Headers, TCP, Transport, UDP},
     link::Link,
     mss,
+    tunnel::refused,
 };
 
 /// A translated flow.
@@ -49,6 +50,9 @@ impl Model {
     ) -> Result<(Verdict, Vec<u8>), Verdict> {
         if backend.address.is_ipv4() != headers.source.is_ipv4() {
             return Err(Verdict::BadBackend);
+        }
+        if let Some(refused) = refused(link, packet, headers, backend) {
+            return refused;
         }
         let key = (headers.source, transport.source_port, backend.service);
         let fresh = Session {
@@ -208,9 +212,19 @@ fn after_client(session: &Session, transport: &Transport) -> Session {
     };
     Session {
         stage,
-        answered: session.answered && !reopens,
+        answered: session.answered && !reopens && !ends_early(session, transport),
         ..session.clone()
     }
+}
+
+/// Whether it ends without ever having been established; that it was answered is then forgotten.
+fn ends_early(session: &Session, transport: &Transport) -> bool {
+    transport.closes()
+        && match session.stage {
+            Stage::New => true,
+            Stage::Established => false,
+            Stage::Closing => !session.answered,
+        }
 }
 
 /// A session after a packet of its backend.
@@ -222,9 +236,13 @@ fn after_answer(session: Session, transport: &Transport) -> Session {
     } else {
         session.stage
     };
+    let answered = match session.stage {
+        Stage::Closing => session.answered,
+        Stage::New | Stage::Established => !ends_early(&session, transport),
+    };
     Session {
         stage,
-        answered: true,
+        answered,
         ..session
     }
 }

@@ -250,6 +250,23 @@ impl Outer {
     }
 }
 
+/// Says why a packet that is not wrapped does not fit the way to its backend, if so.
+pub(super) fn refused(
+    link: &Link,
+    packet: &[u8],
+    headers: &Headers,
+    backend: &Backend,
+) -> Option<Result<(Verdict, Vec<u8>), Verdict>> {
+    let room = usize::from(backend.mtu);
+    (headers.end > room).then(|| {
+        aged(packet, headers)?;
+        if headers.end > packet.len() {
+            return Err(Verdict::BadLength);
+        }
+        too_big(link, packet, headers, room)
+    })
+}
+
 /// The message that says how large a packet may be (RFC 1191, RFC 8201), from the address that the
 /// packet was to, back the way that it came.
 fn too_big(

@@ -78,6 +78,61 @@ fn an_address_for_translation_is_steerds_own() -> Result<()> {
     Ok(())
 }
 
+/// Answers may come through any interface with the program: each has the address, one that comes
+/// later too, and one that is no longer the program's does not.
+#[test]
+fn an_address_for_translation_is_wherever_answers_come() -> Result<()> {
+    const OTHER: &str = "nat0";
+    const TRANSLATION6: IpAddr =
+        IpAddr::V6(std::net::Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 0x50));
+    let mut lab = lab(Options::new(steerd_tests::config::Settings::Fast))?;
+    lab.start(Primary)?;
+    lab.until_master(Primary)?;
+    let make = |lab: &mut Lab| -> Result<()> {
+        for command in [
+            "link add nat0 type veth peer name nat1",
+            "link set nat1 up",
+            "link set nat0 up",
+        ] {
+            in_host(lab, "ip", &command.split(' ').collect::<Vec<_>>())?;
+        }
+        Ok(())
+    };
+    let all_on = |lab: &mut Lab, interface: &str, there: bool| -> Result<()> {
+        let what = format!("the addresses on {interface}: {there}");
+        let interface = interface.to_owned();
+        lab.until(&what, move |lab| {
+            let namespace = &lab.node(Primary)?.host.namespace;
+            let placed = namespace.run(|| link::addresses(&interface))?;
+            let both = [TRANSLATION, TRANSLATION6];
+            Ok(both.iter().all(|address| placed.contains(address) == there))
+        })
+    };
+    make(&mut lab)?;
+    let plain = config(&mut lab)?;
+    let one = format!("{plain}\n[nat]\naddresses = [\"{TRANSLATION}\", \"{TRANSLATION6}\"]\n");
+    let two = one.replace(
+        &format!("interfaces = [\"{INTERFACE}\"]"),
+        &format!("interfaces = [\"{INTERFACE}\", \"{OTHER}\"]"),
+    );
+    assert_ne!(one, two);
+    reload(&mut lab, &one)?;
+    all_on(&mut lab, INTERFACE, true)?;
+    all_on(&mut lab, OTHER, false)?;
+    reload(&mut lab, &two)?;
+    all_on(&mut lab, OTHER, true)?;
+    all_on(&mut lab, INTERFACE, true)?;
+    // One that is removed and made again.
+    in_host(&mut lab, "ip", &["link", "del", OTHER])?;
+    make(&mut lab)?;
+    all_on(&mut lab, OTHER, true)?;
+    reload(&mut lab, &one)?;
+    all_on(&mut lab, OTHER, false)?;
+    all_on(&mut lab, INTERFACE, true)?;
+    reload(&mut lab, &plain)?;
+    all_on(&mut lab, INTERFACE, false)
+}
+
 /// The configuration's text.
 fn config(lab: &mut Lab) -> Result<String> {
     let path = lab.node(Primary)?.config_path();

@@ -110,6 +110,7 @@ fn dsr_changes_macs_tags_and_hops_only() {
                     state: Shared::new(state.pack()),
                     source: Shared::new(Backend::source_word(mac_word(OWN_MAC), vlan)),
                     ifindex,
+                    mtu: 1500,
                     ..Backend::default()
                 },
             );

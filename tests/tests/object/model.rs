@@ -124,6 +124,7 @@ fn the_packets_meet_every_verdict_and_event() {
             "flow-evicted-new",
             "flow-evicted-idle",
             "flow-unrecorded",
+            "nat-evicted",
             "fragment-evicted"
         ],
         "{:?}",

@@ -91,6 +91,7 @@ pub(crate) fn world(mode: Mode) -> World {
         sets: 16_128,
         ipv4: 1,
         ipv6: 1,
+        ..NatPool::NONE
     };
     let timeouts = NatTimeouts {
         tcp_new: 60,

@@ -153,7 +153,9 @@ pub struct NatTimeouts {
 impl Default for NatTimeouts {
     fn default() -> Self {
         Self {
-            tcp_new: Duration::from_secs(60),
+            // Short, as the kernel's retransmissions renew it: a SYN's until the backend answers, and the
+            // answer's until the client does.
+            tcp_new: Duration::from_secs(10),
             // RFC 5382, REQ-5: not below 2 hours 4 minutes, so that TCP's keepalive renews it.
             tcp_established: Duration::from_secs(7440),
             tcp_closing: Duration::from_secs(60),

@@ -238,6 +238,8 @@ impl Driver {
         self.attach(&interfaces);
         self.listen();
         self.update_sources();
+        // What is translated may be answered through it.
+        self.update_own().await;
         for event in self.links.news(&interfaces) {
             self.node.handle(event, now());
         }
@@ -347,7 +349,7 @@ impl Driver {
             let themselves = interfaces.iter().map(|one| own(one, one.mac));
             let tagged = interfaces
                 .iter()
-                .flat_map(|one| one.vlan_macs.iter().map(move |&mac| own(one, mac)));
+                .flat_map(|one| one.vlans.values().map(move |&mac| own(one, mac)));
             themselves
                 .chain(tagged.filter(|tagged| interfaces.iter().all(|one| one.mac != tagged.mac)))
                 .collect()

@@ -105,7 +105,7 @@ mod tests {
             name: Name::new(name),
             index,
             mac: [2, 0, 0, 0, 0, 1],
-            vlan_macs: BTreeSet::new(),
+            vlans: BTreeMap::new(),
             up: true,
         }
     }

@@ -1,18 +1,24 @@
 //! The addresses that translated packets come from, and those that wrapped packets come to.
 //!
-//! An address for translation that the host lacks is put on the first interface with the program, and
-//! noted before: a daemon that comes after takes it off when its configuration lacks it. One that the
+//! An address for translation that the host lacks is put on each interface through which answers may
+//! come: those with the program, and the VLAN devices on them. For IPv6 a host answers who asks for an
+//! address only on an interface that has it, and for IPv4 too where `arp_ignore` says so, as it does
+//! on a backend of mode dsr.
+//!
+//! It is noted before: a daemon that comes after takes it off when its configuration lacks it. One that the
 //! host has for itself may serve too, but only with ports that the host does not use: an answer to a
 //! connection of its own would else be taken for one to a translated packet, or the other way round.
 
 use std::{collections::BTreeSet, net::IpAddr, path::Path};
 
-use steerd_core::config::{Config, PortRange};
+use ipnet::IpNet;
+use steerd_core::config::{Config, Name, PortRange};
 use tracing::{info, warn};
 
 use super::Driver;
 use crate::io::{
-    state::{StateFile, nat_addresses},
+    netlink::{Iface, NetlinkError},
+    state::{StateFile, nat_nets},
     sysctl::{self, SysctlError},
 };
 
@@ -46,8 +52,7 @@ pub(super) fn check(
     state: &StateFile,
 ) -> Result<(), NatError> {
     const SYSCTL: &str = "/proc/sys/net/ipv4";
-    let mut own = nat_addresses(config)
-        .map(|(_, net)| net)
+    let mut own = nat_nets(config)
         .filter(|net| host.contains(&net.addr()) && !state.was_put(*net))
         .map(|net| net.addr());
     let Some(address) = own.next() else {
@@ -96,6 +101,16 @@ fn overlap(
     Some((first, both.next_back().unwrap_or(first)))
 }
 
+/// The interfaces through which answers may come, as far as they exist.
+pub(super) fn translating(config: &Config, interfaces: &[Iface]) -> BTreeSet<Name> {
+    let programs = &config.dataplane.interfaces;
+    let carry = interfaces.iter().filter(|one| programs.contains(&one.name));
+    carry
+        .flat_map(|one| std::iter::once(&one.name).chain(one.vlans.keys()))
+        .cloned()
+        .collect()
+}
+
 impl Driver {
     /// Puts the addresses for translation that are missing on the host, and says which ones for
     /// wrapped packets are.
@@ -105,22 +120,23 @@ impl Driver {
             return;
         }
         let mut faults = BTreeSet::new();
-        let wanted: Vec<_> = nat_addresses(&self.config).collect();
-        for (interface, net) in wanted {
-            if self.addresses.contains(&net.addr()) {
-                continue;
+        match self.missing_places() {
+            Ok(missing) => {
+                for (interface, net) in missing {
+                    if let Err(error) = self.state.putting(&interface, &[net]) {
+                        self.complain("state", &error);
+                    }
+                    match self.netlink.put(&interface, net).await {
+                        Ok(()) => info!(%interface, "put {net} there, to translate packets with"),
+                        Err(error) => drop(faults.insert(format!(
+                            "{error}; until then what is translated to {} finds no way back \
+                             through {interface}",
+                            net.addr()
+                        ))),
+                    }
+                }
             }
-            let noted = self.state.putting(&interface, &[net]);
-            if let Err(error) = noted {
-                self.complain("state", &error);
-            }
-            match self.netlink.put(&interface, net).await {
-                Ok(()) => info!(%interface, "put {net} there, to translate packets with"),
-                Err(error) => drop(faults.insert(format!(
-                    "{error}; until then what is translated to {} finds no way back",
-                    net.addr()
-                ))),
-            }
+            Err(error) => drop(faults.insert(error.to_string())),
         }
         self.set_faults("nat", faults);
         let endpoints = self.config.tunnel.endpoints.iter();
@@ -137,13 +153,33 @@ impl Driver {
         self.missing_endpoints = missing;
     }
 
+    /// Where addresses for translation are missing. Where the host has one for itself, it has it
+    /// where it wants it.
+    fn missing_places(&self) -> Result<Vec<(Name, IpNet)>, NetlinkError> {
+        let nets: Vec<IpNet> = nat_nets(&self.config)
+            .filter(|net| !self.addresses.contains(&net.addr()) || self.state.was_put(*net))
+            .collect();
+        if nets.is_empty() {
+            return Ok(Vec::new());
+        }
+        let placed = self.netlink.placed()?;
+        let places = translating(&self.config, &self.interfaces.borrow());
+        let all = places
+            .into_iter()
+            .flat_map(|place| nets.iter().map(move |net| (place.clone(), *net)));
+        Ok(all
+            .filter(|(place, net)| !placed.contains(&(place.clone(), net.addr())))
+            .collect())
+    }
+
     /// Takes addresses off that were put on the host for translation as configured `before`.
     pub(super) async fn drop_translation(&mut self, before: &Config) {
-        let stays: Vec<_> = nat_addresses(&self.config).collect();
-        let gone: Vec<_> = nat_addresses(before)
-            .filter(|address| !stays.contains(address))
-            .filter(|(interface, net)| self.state.is_noted(interface, *net))
-            .collect();
+        let places = translating(&self.config, &self.interfaces.borrow());
+        let for_translation: Vec<IpNet> = nat_nets(before).collect();
+        let gone = self.state.left_behind(&self.config, &places);
+        let gone = gone
+            .into_iter()
+            .filter(|(_, net)| for_translation.contains(net));
         for (interface, net) in gone {
             match self.netlink.remove(&interface, net).await {
                 Ok(()) => {
@@ -200,8 +236,8 @@ mod tests {
             assert!(error.contains(word), "{error}");
         }
         // Put there by an earlier daemon.
-        let (interface, net) = nat_addresses(&config).next().unwrap();
-        state.putting(&interface, &[net]).unwrap();
+        let net = nat_nets(&config).next().unwrap();
+        state.putting(&Name::new("eth1"), &[net]).unwrap();
         assert!(check(&config, &host, &state).is_ok());
     }
 }

@@ -61,7 +61,8 @@ pub(super) async fn tidy_up(
     netlink: &Netlink,
     state: &mut StateFile,
 ) -> Result<(), StateError> {
-    for (interface, net) in state.left_behind(config) {
+    let translating = super::nat::translating(config, &netlink.interfaces().borrow());
+    for (interface, net) in state.left_behind(config, &translating) {
         match netlink.remove(&interface, net).await {
             Ok(()) => {
                 info!(%interface, "took off {net}, which an earlier steerd left behind");

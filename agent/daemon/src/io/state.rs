@@ -100,12 +100,6 @@ impl StateFile {
         noted.any(|nets| nets.contains(&Net(net)))
     }
 
-    /// Whether it is noted that `net` was put on `interface`.
-    pub(crate) fn is_noted(&self, interface: &Name, net: IpNet) -> bool {
-        let noted = self.state.addresses.get(interface);
-        noted.is_some_and(|noted| noted.contains(&Net(net)))
-    }
-
     /// Notes that `nets` are no longer on `interface`.
     pub(crate) fn released(&mut self, interface: &Name, nets: &[IpNet]) -> Result<(), StateError> {
         if let Some(noted) = self.state.addresses.get_mut(interface) {
@@ -118,12 +112,16 @@ impl StateFile {
     }
 
     /// The addresses that were put on interfaces where `config` does not want them: an earlier daemon
-    /// did not live to take them off.
-    pub(crate) fn left_behind(&self, config: &Config) -> Vec<(Name, IpNet)> {
+    /// did not live to take them off. Those for translation are wanted on the `translating` ones.
+    pub(crate) fn left_behind(
+        &self,
+        config: &Config,
+        translating: &BTreeSet<Name>,
+    ) -> Vec<(Name, IpNet)> {
         let configured = |interface: &Name, net: IpNet| {
             let mut routers = config.virtual_routers.iter();
             routers.any(|router| router.interface == *interface && router.addresses.contains(&net))
-                || nat_addresses(config).any(|(on, address)| on == *interface && address == net)
+                || translating.contains(interface) && nat_nets(config).any(|wanted| wanted == net)
         };
         let noted = self.state.addresses.iter();
         noted
@@ -162,12 +160,9 @@ impl StateFile {
     }
 }
 
-/// The addresses that packets are translated with, each alone, and the interface to which those go
-/// that the host lacks.
-pub(crate) fn nat_addresses(config: &Config) -> impl Iterator<Item = (Name, IpNet)> {
-    let interface = config.dataplane.interfaces.first();
-    let addresses = config.nat.addresses.iter();
-    addresses.filter_map(move |&address| Some((interface?.clone(), IpNet::from(address))))
+/// The addresses that packets are translated with, each alone.
+pub(crate) fn nat_nets(config: &Config) -> impl Iterator<Item = IpNet> {
+    config.nat.addresses.iter().map(|&address| address.into())
 }
 
 impl From<Net> for String {
@@ -225,11 +220,12 @@ mod tests {
         let (dir, mut file) = file();
         let before = lab::config("eth0", &["10.9.0.100/24", "10.9.0.101/24"], &[]);
         file.acquiring(&before.virtual_routers[0]).unwrap();
-        assert!(next(&dir).left_behind(&before).is_empty());
+        let none = BTreeSet::new();
+        assert!(next(&dir).left_behind(&before, &none).is_empty());
 
         let net = |text: &str| -> IpNet { text.parse().unwrap() };
         let left = |interface, addresses: &[&str]| {
-            next(&dir).left_behind(&lab::config(interface, addresses, &[]))
+            next(&dir).left_behind(&lab::config(interface, addresses, &[]), &none)
         };
         let eth0 = |text| (Name::new("eth0"), net(text));
         let both = [eth0("10.9.0.100/24"), eth0("10.9.0.101/24")];
@@ -250,22 +246,36 @@ mod tests {
     }
 
     #[test]
-    fn an_address_for_translation_is_wanted_while_it_is_configured() {
+    fn an_address_for_translation_is_wanted_where_answers_come() {
         let (dir, mut file) = file();
         let mut config = lab::config("eth0", &["10.9.0.100/24"], &[]);
         config.nat.addresses = vec!["10.9.0.50".parse().unwrap(), "fd09::50".parse().unwrap()];
-        let nets: Vec<(Name, IpNet)> = nat_addresses(&config).collect();
-        let shown: Vec<String> = nets.iter().map(|(_, net)| net.to_string()).collect();
+        let nets: Vec<IpNet> = nat_nets(&config).collect();
+        let shown: Vec<String> = nets.iter().map(IpNet::to_string).collect();
         assert_eq!(shown, ["10.9.0.50/32", "fd09::50/128"]);
-        for (interface, net) in &nets {
-            assert!(!file.is_noted(interface, *net));
-            file.putting(interface, &[*net]).unwrap();
+        let places: BTreeSet<Name> = [Name::new("eth0"), Name::new("eth0.7")].into();
+        for interface in &places {
+            file.putting(interface, &nets).unwrap();
         }
         let after = next(&dir);
-        assert!(after.is_noted(&nets[1].0, nets[1].1));
-        assert!(after.left_behind(&config).is_empty());
+        assert!(nets.iter().all(|net| after.was_put(*net)));
+        assert!(after.left_behind(&config, &places).is_empty());
+        let left = |config: &Config, places: &[&str]| {
+            let places = places.iter().map(|place| Name::new(place)).collect();
+            let left = after.left_behind(config, &places);
+            let left = left.iter().map(|(place, net)| format!("{place} {net}"));
+            left.collect::<Vec<_>>()
+        };
+        assert_eq!(
+            left(&config, &["eth0"]),
+            ["eth0.7 10.9.0.50/32", "eth0.7 fd09::50/128"]
+        );
         config.nat.addresses.truncate(1);
-        assert_eq!(after.left_behind(&config), nets[1..]);
+        assert_eq!(
+            left(&config, &["eth0", "eth0.7"]),
+            ["eth0 fd09::50/128", "eth0.7 fd09::50/128"]
+        );
+        assert_eq!(left(&config, &[]).len(), 4);
     }
 
     #[test]

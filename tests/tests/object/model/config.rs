@@ -78,7 +78,9 @@ fn backends() -> BTreeMap<u16, Backend> {
             .entry(id)
             .and_modify(|backend| backend.address = BACKEND6);
     }
-    backends.entry(25).and_modify(|backend| backend.mtu = 700);
+    for id in [4, 11, 25] {
+        backends.entry(id).and_modify(|backend| backend.mtu = 700);
+    }
     // Two for each service that translates.
     let translating = services()
         .into_iter()
@@ -96,6 +98,9 @@ fn backends() -> BTreeMap<u16, Backend> {
             } else {
                 BACKEND6
             };
+            if id % 4 == 0 {
+                backend.mtu = 700;
+            }
             backends.insert(id, backend);
         }
     }
@@ -214,6 +219,7 @@ const POOL: NatPool = NatPool {
     sets: 256,
     ipv4: 2,
     ipv6: 1,
+    ..NatPool::NONE
 };
 
 const NETWORK4: Network = Network {

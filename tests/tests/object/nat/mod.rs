@@ -2,6 +2,7 @@
 //! ends that they should have by then. Those are compared whole, so checksums are too.
 
 mod hostile;
+mod plain;
 mod sessions;
 mod spread;
 
@@ -45,6 +46,7 @@ const POOL: NatPool = NatPool {
     sets: 8192,
     ipv4: 1,
     ipv6: 2,
+    ..NatPool::NONE
 };
 
 /// A backend of mode nat of a service.

@@ -1,13 +1,17 @@
 //! Sessions: found again, made, established, closed, opened again, over.
 
+use std::collections::HashMap;
+
 use steerd_ebpf::{
-    abi::{Control, NatPool, Session, maps},
+    abi::{Control, MovedLine, NatPool, Session, maps},
     event::Event,
-    flow::State,
+    flow::{Key6, State},
+    nat::moved,
     verdict::Verdict,
 };
 
 use super::*;
+use crate::world::FLOW_SEED;
 
 /// One set: four translations for each family.
 const ONE_SET: NatPool = NatPool {
@@ -15,6 +19,7 @@ const ONE_SET: NatPool = NatPool {
     sets: 1,
     ipv4: 1,
     ipv6: 1,
+    ..NatPool::NONE
 };
 
 fn small_world() -> World {
@@ -28,6 +33,24 @@ fn client(spec: Spec, number: u16) -> Spec {
         from_port: 30_000 + number,
         ..spec
     }
+}
+
+/// As if both sides had been heard.
+fn establish(world: &mut World, translation: (IpAddr, u16)) {
+    change(world, translation, |session| {
+        session.value.state = State::Established;
+        session.answered = true;
+    });
+}
+
+/// Established flows that have all ports.
+fn fill(world: &mut World, spec: &Spec) -> (Vec<Spec>, Vec<(IpAddr, u16)>) {
+    let flows: Vec<_> = (0..4).map(|n| client(spec.clone(), n)).collect();
+    let translations: Vec<_> = flows.iter().map(|flow| translated(world, flow)).collect();
+    for &translation in &translations {
+        establish(world, translation);
+    }
+    (flows, translations)
 }
 
 fn state(world: &World, translation: (IpAddr, u16)) -> State {
@@ -96,11 +119,10 @@ fn states_follow_both_sides() {
 /// Four flows have all there is: a fifth is refused, they go on.
 #[test]
 fn exhaustion_is_refused_and_harms_nobody() {
-    let world = small_world();
+    let mut world = small_world();
     for spec in [Spec::v4(Transport::Syn), Spec::v6(Transport::Udp)] {
         let before = world.events(Event::NatRecorded);
-        let flows: Vec<_> = (0..4).map(|n| client(spec.clone(), n)).collect();
-        let translations: Vec<_> = flows.iter().map(|flow| translated(&world, flow)).collect();
+        let (flows, translations) = fill(&mut world, &spec);
         let mut ports: Vec<_> = translations
             .iter()
             .map(|translation| translation.1)
@@ -120,6 +142,156 @@ fn exhaustion_is_refused_and_harms_nobody() {
         }
         assert_eq!(world.events(Event::NatRecorded) - before, 4);
     }
+    assert_eq!(world.events(Event::NatEvicted), 0);
+}
+
+/// What was never established makes room for who comes later, the oldest first, and takes no port
+/// from what is.
+#[test]
+fn a_flood_takes_no_port_for_long_and_none_of_an_established_session() {
+    for spec in [Spec::v4(Transport::Syn), Spec::v6(Transport::Udp)] {
+        let mut world = small_world();
+        let flows: Vec<_> = (0..4).map(|n| client(spec.clone(), n)).collect();
+        let translations: Vec<_> = flows.iter().map(|flow| translated(&world, flow)).collect();
+        establish(&mut world, translations[1]);
+        for (n, age) in [(0, 5), (2, 9), (3, 2)] {
+            change(&mut world, translations[n], |session| {
+                session.value.seen = session.value.seen.wrapping_sub(age) & 0xf_ffff;
+            });
+        }
+        assert_eq!(
+            translated(&world, &client(spec.clone(), 4)),
+            translations[2]
+        );
+        assert_eq!(
+            translated(&world, &client(spec.clone(), 5)),
+            translations[0]
+        );
+        assert_eq!(world.events(Event::NatEvicted), 2);
+        for n in 10..200 {
+            let taken = translated(&world, &client(spec.clone(), n));
+            assert_ne!(taken, translations[1]);
+        }
+        assert_eq!(world.events(Event::NatEvicted), 192);
+        assert_eq!(state(&world, translations[1]), State::Established);
+        assert_eq!(translated(&world, &flows[1]), translations[1]);
+        // Who answers what the backend says to it is in, and stays.
+        let late = client(spec.clone(), 300);
+        let translation = translated(&world, &late);
+        let (reply, next) = match spec.transport {
+            Transport::Udp => (Transport::Udp, Transport::Udp),
+            _ => (Transport::SynAck, Transport::Ack),
+        };
+        answered(&world, &late, &answer(&late, translation, reply));
+        let confirmed = Spec {
+            transport: next,
+            ..late.clone()
+        };
+        assert_eq!(translated(&world, &confirmed), translation);
+        for n in 400..500 {
+            translated(&world, &client(spec.clone(), n));
+        }
+        assert_eq!(translated(&world, &confirmed), translation);
+        assert_eq!(translated(&world, &flows[1]), translations[1]);
+    }
+}
+
+/// A flood of RSTs, with SYNs before them or without, ends nothing that would keep its port.
+#[test]
+fn what_ends_before_it_was_established_keeps_no_port() {
+    for first in [Transport::Syn, Transport::Rst] {
+        let world = small_world();
+        let flow = |n, transport| client(Spec::v4(transport), n);
+        for n in 0..50 {
+            let translation = translated(&world, &flow(n, first));
+            if first == Transport::Syn {
+                let reply = answer(&flow(n, first), translation, Transport::SynAck);
+                answered(&world, &flow(n, first), &reply);
+            }
+            assert_eq!(translated(&world, &flow(n, Transport::Rst)), translation);
+            assert_eq!(state(&world, translation), State::Closing);
+        }
+        assert_eq!(world.events(Event::NatEvicted), 46);
+    }
+    // One that was established keeps it.
+    let mut world = small_world();
+    let (flows, translations) = fill(&mut world, &Spec::v4(Transport::Rst));
+    for (flow, translation) in flows.iter().zip(translations) {
+        assert_eq!(translated(&world, flow), translation);
+        assert_eq!(state(&world, translation), State::Closing);
+    }
+    let other = client(Spec::v4(Transport::Syn), 9);
+    refused(&world, &other, Verdict::NatExhausted);
+}
+
+/// Other ports and addresses lead a flow's hash elsewhere; where its session is, was noted.
+#[test]
+fn a_flow_keeps_its_translation_when_addresses_and_ports_change() {
+    for spec in [
+        Spec::v4(Transport::Ack),
+        Spec::v4(Transport::Udp),
+        Spec::v6(Transport::Ack),
+    ] {
+        let mut world = world();
+        // Fewer: those of the third address are left out.
+        let few = NatPool {
+            sets: 4000,
+            ipv6: 1,
+            ..POOL
+        };
+        world.control(Control::NAT_POOL, few.pack());
+        let flows: Vec<_> = (0..100).map(|n| client(spec.clone(), n)).collect();
+        let translations: Vec<_> = flows.iter().map(|flow| translated(&world, flow)).collect();
+        let mut noted = 0;
+        for &translation in &translations {
+            establish(&mut world, translation);
+            noted += usize::from(note_unless_home(&mut world, translation, POOL));
+        }
+        assert!(noted > 50, "{noted}");
+        let pool = NatPool {
+            has_moved: true,
+            ..POOL
+        };
+        world.control(Control::NAT_POOL, pool.pack());
+        let recorded = world.events(Event::NatRecorded);
+        for (flow, &translation) in flows.iter().zip(&translations) {
+            for _ in 0..2 {
+                assert_eq!(translated(&world, flow), translation);
+            }
+            answered(&world, flow, &answer(flow, translation, flow.transport));
+        }
+        assert_eq!(world.events(Event::NatRecorded), recorded);
+        // Once it is over, the next one is made where it is found without a note.
+        let mut set: [u64; 16] = world.get(maps::NAT, place(translations[0]) / 4);
+        set[(place(translations[0]) % 4) as usize * 4 + 3] = 0;
+        world.set(maps::NAT, place(translations[0]) / 4, set);
+        let next = translated(&world, &flows[0]);
+        assert!(!note_unless_home(&mut world, next, pool));
+    }
+}
+
+/// What the daemon does with a session when it is about to use `pool`. Returns whether it has to.
+fn note_unless_home(world: &mut World, translation: (IpAddr, u16), pool: NatPool) -> bool {
+    let place = place(translation);
+    let set: [u64; 16] = world.get(maps::NAT, place / 4);
+    let key = &set[(place % 4) as usize * 4..][..3];
+    let key = Key6([key[0], key[1], key[2]]);
+    if moved::is_home(pool, FLOW_SEED, key, place) {
+        return false;
+    }
+    let lines: HashMap<u32, MovedLine> = moved::lines(FLOW_SEED, key)
+        .map(|line| {
+            (
+                line,
+                MovedLine(world.get::<8>(maps::NAT_MOVED, line).map(Shared::new)),
+            )
+        })
+        .into();
+    assert!(moved::note(|line| &lines[&line].0, FLOW_SEED, key, place));
+    for (line, MovedLine(words)) in lines {
+        world.set(maps::NAT_MOVED, line, words.map(|word| word.load()));
+    }
+    true
 }
 
 #[test]
@@ -134,25 +306,23 @@ fn without_addresses_there_is_no_translation() {
     translated(&world, &Spec::v4(Transport::Syn));
 }
 
-/// Each state of each protocol has its timeout: until then its port is nobody else's, then it is.
+/// Each state of each protocol in which a session keeps its port has its timeout: until then the port
+/// is nobody else's, then it is.
 #[test]
 fn ports_are_taken_when_their_time_is_over() {
     let cases = [
-        (Transport::Syn, State::New, TIMEOUTS.tcp_new),
         (Transport::Syn, State::Established, TIMEOUTS.tcp_established),
         (
             Transport::Syn,
             State::Closing,
             u32::from(TIMEOUTS.tcp_closing),
         ),
-        (Transport::Udp, State::New, u32::from(TIMEOUTS.udp_new)),
         (Transport::Udp, State::Established, TIMEOUTS.udp_established),
     ];
     for (transport, state, timeout) in cases {
         for spec in [Spec::v4(transport), Spec::v6(transport)] {
             let mut world = small_world();
-            let flows: Vec<_> = (0..4).map(|n| client(spec.clone(), n)).collect();
-            let translations: Vec<_> = flows.iter().map(|flow| translated(&world, flow)).collect();
+            let (flows, translations) = fill(&mut world, &spec);
             let old = translations[2];
             // The clock may move on meanwhile, but not by three.
             let past = |seen: u32, age| seen.wrapping_sub(age) & 0xf_ffff;
@@ -165,6 +335,7 @@ fn ports_are_taken_when_their_time_is_over() {
                 session.value.seen = past(session.value.seen, 4);
             });
             assert_eq!(translated(&world, &client(spec.clone(), 9)), old);
+            establish(&mut world, old);
             refused(&world, &flows[2], Verdict::NatExhausted);
             // An answer to it is the newcomer's.
             let newcomer = client(spec.clone(), 9);
@@ -185,8 +356,13 @@ fn what_is_over_longest_goes_first() {
     }
     for (n, expected) in [(10, 1), (11, 3), (12, 0)] {
         assert_eq!(translated(&world, &flow(n)), translations[expected]);
+        establish(&mut world, translations[expected]);
     }
-    refused(&world, &flow(13), Verdict::NatExhausted);
+    assert_eq!(world.events(Event::NatEvicted), 0);
+    // Its time is not over, but it has no answer.
+    assert_eq!(translated(&world, &flow(13)), translations[2]);
+    establish(&mut world, translations[2]);
+    refused(&world, &flow(14), Verdict::NatExhausted);
 }
 
 /// A flow of a backend that is gone gets its new one's packets, the old one's are no answers.
@@ -241,9 +417,7 @@ fn ports_of_a_backend_that_is_gone_are_free() {
         second.put(&mut world);
         world.service(9, ip(VIP), 443, 6, &[9]);
         let flow = |n| client(Spec::v4(Transport::Ack), n);
-        for n in 0..4 {
-            translated(&world, &flow(n));
-        }
+        fill(&mut world, &Spec::v4(Transport::Ack));
         let other = |n| Spec {
             to_port: 443,
             ..flow(n)
@@ -251,8 +425,10 @@ fn ports_of_a_backend_that_is_gone_are_free() {
         refused(&world, &other(0), Verdict::NatExhausted);
         gone.put(&mut world);
         for n in 0..4 {
-            translated(&world, &other(n));
+            let translation = translated(&world, &other(n));
+            establish(&mut world, translation);
         }
+        assert_eq!(world.events(Event::NatEvicted), 0);
         refused(&world, &other(4), Verdict::NatExhausted);
     }
 }
@@ -276,7 +452,7 @@ fn a_dead_backend_may_still_answer() {
 fn a_claimed_entry_is_left_alone() {
     let mut world = small_world();
     let flow = |n| client(Spec::v4(Transport::Udp), n);
-    let translations: Vec<_> = (0..4).map(|n| translated(&world, &flow(n))).collect();
+    let (_, translations) = fill(&mut world, &Spec::v4(Transport::Udp));
     let now = session(&world, translations[1]).0.value.seen;
     let mut set: [u64; 16] = world.get(maps::NAT, 5000);
     let word = 4 * (translations[1].1 % 4) as usize + 3;

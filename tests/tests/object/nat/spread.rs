@@ -71,6 +71,7 @@ fn fill(flow: impl Fn(u32) -> Spec) {
         sets: SETS,
         ipv4: 1,
         ipv6: 2,
+        ..NatPool::NONE
     };
     world.control(Control::NAT_POOL, pool.pack());
     let ports = 2 * 4 * u32::from(SETS);
@@ -82,7 +83,10 @@ fn fill(flow: impl Fn(u32) -> Spec) {
             assert_eq!(outcome.verdict, Verdict::NatExhausted);
             break;
         }
-        assert!(flows.insert(ends(&outcome.frame).0, flow).is_none());
+        let translation = ends(&outcome.frame).0;
+        // Established, or it would make room.
+        answered(&world, &flow, &answer(&flow, translation, Transport::Udp));
+        assert!(flows.insert(translation, flow).is_none());
     }
     for (&translation, flow) in &flows {
         assert_eq!(translated(&world, flow), translation);

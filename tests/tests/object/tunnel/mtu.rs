@@ -9,12 +9,13 @@ use std::{
 use etherparse::{
     Icmpv4Type, Icmpv6Type, NetSlice, SlicedPacket, TransportSlice, icmpv4::DestUnreachableHeader,
 };
-use steerd_ebpf::verdict::Verdict;
+use steerd_ebpf::{abi::Mode, verdict::Verdict};
 
 use super::{
     WAYS, Way, build, every_kind, grow, is_ipv4, l3, send, set_checksum, set_length, sum, world,
 };
 use crate::{
+    modes,
     packets::{CLIENT, Spec, Transport, VIP, VIP6, ip},
     world::{CLIENT_MAC, DROP, INGRESS, OWN_MAC, Outcome, TX, World},
 };
@@ -116,6 +117,41 @@ fn addresses(packet: &[u8]) -> (IpAddr, IpAddr) {
     } else {
         let address = |at| IpAddr::from(<[u8; 16]>::try_from(&packet[at..at + 16]).unwrap());
         (address(8), address(24))
+    }
+}
+
+/// Modes without an outer header: what the way to the backend takes is all there is.
+#[test]
+fn senders_are_told_without_a_tunnel() {
+    for (mode, sent) in [(Mode::Dsr, Verdict::Dsr), (Mode::Nat, Verdict::Nat)] {
+        let world = modes::world(mode);
+        for from_port in [0, 1] {
+            for spec in every_kind() {
+                let spec = Spec {
+                    from_port: spec.from_port + from_port,
+                    ..spec
+                };
+                let frame = |length| {
+                    let mut frame = build(&spec);
+                    grow(&mut frame, length);
+                    frame
+                };
+                // Of a flow that is not known yet, and that is known by then.
+                for length in [1501, 1500, 1502, 3000, 1500] {
+                    let frame = frame(length);
+                    if length <= 1500 {
+                        assert_eq!(world.run(&frame).verdict, sent, "{spec:?}");
+                        continue;
+                    }
+                    let quote = if spec.to.is_ipv4() { 548 } else { 1232 };
+                    check(&told(&world, &frame), &frame, 1500, quote);
+                }
+                let last = Spec { ttl: 1, ..spec };
+                let mut frame = build(&last);
+                grow(&mut frame, 1501);
+                assert_eq!(world.run(&frame).verdict, Verdict::TtlExpired);
+            }
+        }
     }
 }
 

@@ -72,10 +72,27 @@ pub(super) fn tunnel(
 /// What translation needs.
 pub(super) fn nat(means: &Means<'_>, vips: &Vips<'_>, mistakes: &mut Vec<Mistake>) -> Option<Nat> {
     let raw = means.nat;
-    own_addresses("address", &raw.addresses, vips, mistakes, |_| None);
     let Nat {
         ports, timeouts, ..
     } = Nat::default();
+    let wrapped = means.tunnel.gue_port.or(Tunnel::default().gue_port);
+    let both = raw.ports.or(ports).zip(wrapped);
+    let taken = both.filter(|(ports, gue_port)| (ports.low..=ports.high).contains(gue_port));
+    own_addresses("address", &raw.addresses, vips, mistakes, |at| {
+        let (ports, gue_port) = taken?;
+        let mut endpoints = means.tunnel.endpoints.items.iter();
+        let _both = endpoints.find(|endpoint| endpoint.value == at.value)?;
+        let message = format!(
+            "address {} is an endpoint under [tunnel] too, and answers to its port {gue_port} would be \
+             taken for GUE packets",
+            at.value
+        );
+        let help = format!(
+            "give another address, or make `ports` ({ports}) end before port {gue_port} or begin behind \
+             it, or change `gue_port` on all nodes"
+        );
+        Some(Mistake::new(&at.span, message).help(help))
+    });
     Some(Nat {
         addresses: values(&raw.addresses),
         ports: raw.ports.or(ports)?,

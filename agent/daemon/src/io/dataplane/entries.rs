@@ -30,6 +30,7 @@ pub(super) struct Maps {
     pub(super) loads: Mapped,
     pub(super) nat: Mapped,
     pub(super) nat_hops: Mapped,
+    pub(super) nat_moved: Mapped,
     pub(super) fragments: Mapped,
     pub(super) limits: Mapped,
     pub(super) macs: Mapped,
@@ -63,6 +64,7 @@ impl Maps {
         let loads = array(maps::LOADS)?;
         let nat = array(maps::NAT)?;
         let nat_hops = array(maps::NAT_HOPS)?;
+        let nat_moved = array(maps::NAT_MOVED)?;
         let fragments = array(maps::FRAGMENTS)?;
         let limits = array(maps::SYN_LIMITS)?;
         let macs = array(maps::MACS)?;
@@ -87,6 +89,7 @@ impl Maps {
             loads,
             nat,
             nat_hops,
+            nat_moved,
             fragments,
             limits,
             macs,

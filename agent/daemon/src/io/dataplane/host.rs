@@ -13,15 +13,15 @@ use aya::{
 use steerd_core::config::{Nat, Tunnel};
 use steerd_ebpf::{
     abi::{
-        Control, MAC_SLOTS, MAX_DEVICES, MAX_SERVICES, MacOwner, NAT_ADDRESSES, NAT_PORT_SETS,
-        NatPool, Role, SERVICE_SLOTS, Service, mac_word, maps,
+        Control, MAC_SLOTS, MAX_DEVICES, MAX_SERVICES, MacOwner, Role, SERVICE_SLOTS, Service,
+        mac_word, maps,
     },
     place::{self, ServiceKey},
 };
 
 use super::{
     Dataplane,
-    entries::{Maps, missing, write},
+    entries::{missing, write},
     error::DataplaneError,
     view, words,
 };
@@ -47,7 +47,7 @@ impl Dataplane {
     /// Takes the sections `[tunnel]` and `[nat]`. At the start before anything is steered, as what is
     /// steered may need it.
     ///
-    /// Translations stay, but those from an address whose number another one gets.
+    /// Translations stay as long as their address and their port do.
     pub(crate) fn configure(&mut self, tunnel: &Tunnel, nat: &Nat) -> Result<(), DataplaneError> {
         let maps = &self.maps;
         maps.set_control(Control::GUE_PORT, &[u64::from(tunnel.gue_port.to_be())]);
@@ -56,34 +56,15 @@ impl Dataplane {
         let timeouts = words::nat_timeouts(&nat.timeouts, view::read_clock().unit());
         maps.set_control(Control::NAT_TIMEOUTS, &timeouts.pack());
 
-        let before = NatPool::unpack(maps.control_word(Control::NAT_POOL));
-        let known = nat_addresses(maps, before);
-        let (pool, addresses) = words::nat_pool(nat, before, &known);
-        let others: Vec<u32> = (0..)
-            .zip(&known)
-            .filter(|&(number, address)| addresses.get(number as usize) != Some(address))
-            .map(|(number, _)| number)
-            .collect();
-        if !others.is_empty() {
-            // Nothing begins meanwhile.
-            let none = NatPool { sets: 0, ..before };
-            maps.set_control(Control::NAT_POOL, &[none.pack()]);
-            others
-                .iter()
-                .for_each(|&number| forget_translations(maps, number));
-        }
-        let mut by_number = [0; 2 * NAT_ADDRESSES];
-        for (slot, word) in by_number.iter_mut().zip(addresses.as_flattened()) {
-            *slot = *word;
-        }
-        maps.set_control(Control::NAT_ADDRESSES, &by_number);
+        let (pool, addresses) = self.prepare_translation(nat);
 
         let mut roles: BTreeMap<[u64; 2], u32> = BTreeMap::new();
         for &endpoint in &tunnel.endpoints {
             *roles.entry(words::address(endpoint)).or_default() |= Role::ENDPOINT;
         }
-        for (number, &address) in (0..).zip(&addresses) {
-            *roles.entry(address).or_default() |= Role::nat_bits(number);
+        for number in pool.in_use() {
+            let address = addresses[usize::from(number)];
+            *roles.entry(address).or_default() |= Role::nat_bits(number.into());
         }
         // The answers to a translated packet must be known for that before there is one.
         if self.roles.as_ref() != Some(&roles) {
@@ -217,26 +198,6 @@ impl Dataplane {
     /// The interfaces' MACs that the program knows.
     pub(crate) fn own(&self) -> &[Own] {
         &self.own
-    }
-}
-
-/// The addresses of translated packets by their numbers.
-fn nat_addresses(maps: &Maps, pool: NatPool) -> Vec<[u64; 2]> {
-    let count = usize::from(pool.ipv4) + usize::from(pool.ipv6);
-    (0..count.min(NAT_ADDRESSES))
-        .map(|number| {
-            let first = Control::NAT_ADDRESSES + 2 * number;
-            [maps.control_word(first), maps.control_word(first + 1)]
-        })
-        .collect()
-}
-
-/// Ends the translations from the address with this number.
-fn forget_translations(maps: &Maps, number: u32) {
-    for set in number * NAT_PORT_SETS..(number + 1) * NAT_PORT_SETS {
-        for word in maps.nat.element(set) {
-            word.store(0);
-        }
     }
 }
 

@@ -28,6 +28,7 @@ mod sources;
 mod steer;
 #[cfg(test)]
 mod tests;
+mod translate;
 mod view;
 mod words;
 

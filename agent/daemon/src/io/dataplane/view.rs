@@ -226,6 +226,7 @@ impl View {
             maps::FLOWS6 => Source::Mapped(&self.maps.flows6),
             maps::NAT => Source::Mapped(&self.maps.nat),
             maps::NAT_HOPS => Source::Mapped(&self.maps.nat_hops),
+            maps::NAT_MOVED => Source::Mapped(&self.maps.nat_moved),
             maps::FRAGMENTS => Source::Mapped(&self.maps.fragments),
             maps::SYN_LIMITS => Source::Mapped(&self.maps.limits),
             maps::MACS => Source::Mapped(&self.maps.macs),

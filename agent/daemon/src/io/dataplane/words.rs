@@ -8,7 +8,7 @@ use steerd_core::{
     config::{Encapsulation, Name, Nat, NatTimeouts, Protocol},
 };
 use steerd_ebpf::{
-    abi::{self, NAT_ADDRESSES, NatPool, Service, addr_words},
+    abi::{self, NAT_ADDRESSES, NatPool, Service, addr_words, is_mapped},
     place::ServiceKey,
     scan,
 };
@@ -117,49 +117,57 @@ pub(super) fn tunnel6(source: Ipv6Net) -> [u64; 4] {
     [first, second, first_mask, second_mask]
 }
 
-/// The addresses of translated packets by their numbers, IPv4 first. Those that stay keep their
-/// numbers as far as that goes: a number is half of every translation that lasts.
-pub(super) fn nat_pool(nat: &Nat, before: NatPool, known: &[[u64; 2]]) -> (NatPool, Vec<[u64; 2]>) {
+/// The addresses of translated packets by their numbers; zero: no address has this one. Those that
+/// stay keep theirs: it is half of every translation that lasts.
+pub(super) type NatAddresses = [[u64; 2]; NAT_ADDRESSES];
+
+/// Which ports and addresses packets are translated with, where the addresses were `known` by these
+/// numbers before.
+pub(super) fn nat_pool(nat: &Nat, known: &NatAddresses) -> (NatPool, NatAddresses) {
+    let wanted: Vec<[u64; 2]> = nat
+        .addresses
+        .iter()
+        .take(NAT_ADDRESSES)
+        .map(|&address| self::address(address))
+        .collect();
+    let mut addresses = known.map(|address| {
+        if wanted.contains(&address) {
+            address
+        } else {
+            FREE
+        }
+    });
+    for address in wanted {
+        if !addresses.contains(&address)
+            && let Some(free) = addresses.iter_mut().find(|slot| **slot == FREE)
+        {
+            *free = address;
+        }
+    }
+    let of_family = |is_v4: bool| {
+        let used = (0..).zip(&addresses);
+        used.filter(move |(_, address)| **address != FREE && is_mapped(**address) == is_v4)
+            .map(|(number, _)| number)
+    };
     let first_set = nat.ports.low.div_ceil(4);
     let end = (u32::from(nat.ports.high) + 1) / 4;
     let sets = end.saturating_sub(u32::from(first_set)) as u16;
-    let split = usize::from(before.ipv4).min(known.len());
-    let (known4, known6) = known.split_at(split);
-    let wanted = |is_v4: bool| -> Vec<[u64; 2]> {
-        let addresses = nat.addresses.iter().take(NAT_ADDRESSES);
-        addresses
-            .filter(|address| address.is_ipv4() == is_v4)
-            .map(|&address| self::address(address))
-            .collect()
-    };
-    let (four, six) = (
-        keep_places(known4, wanted(true)),
-        keep_places(known6, wanted(false)),
-    );
-    let pool = NatPool {
+    let mut pool = NatPool {
         first_set,
-        sets: if four.is_empty() && six.is_empty() {
-            0
-        } else {
-            sets
-        },
-        ipv4: four.len() as u8,
-        ipv6: six.len() as u8,
+        sets: if nat.addresses.is_empty() { 0 } else { sets },
+        ipv4: of_family(true).count() as u8,
+        ipv6: of_family(false).count() as u8,
+        ..NatPool::NONE
     };
-    (pool, [four, six].concat())
+    let numbers = of_family(true).chain(of_family(false));
+    for (slot, number) in pool.numbers.iter_mut().zip(numbers) {
+        *slot = number;
+    }
+    (pool, addresses)
 }
 
-/// `wanted`, in an order in which those of `known` stand where they stood.
-fn keep_places(known: &[[u64; 2]], wanted: Vec<[u64; 2]>) -> Vec<[u64; 2]> {
-    let count = wanted.len();
-    let stays = |at: usize| known.get(at).filter(|known| wanted.contains(known));
-    let placed: Vec<_> = (0..count).map(stays).collect();
-    let mut others = wanted
-        .iter()
-        .filter(|address| !placed.contains(&Some(address)));
-    let place = |kept: &Option<&[u64; 2]>| kept.or_else(|| others.next()).copied();
-    placed.iter().filter_map(place).collect()
-}
+/// No address.
+pub(super) const FREE: [u64; 2] = [0, 0];
 
 /// How long translations last, where the flow clock's unit is `unit`.
 pub(super) fn nat_timeouts(timeouts: &NatTimeouts, unit: Duration) -> abi::NatTimeouts {
@@ -322,53 +330,71 @@ mod tests {
         }
     }
 
-    fn pool(nat: &Nat, before: &(NatPool, Vec<[u64; 2]>)) -> (NatPool, Vec<[u64; 2]>) {
-        nat_pool(nat, before.0, &before.1)
-    }
+    const NONE: NatAddresses = [FREE; NAT_ADDRESSES];
 
     #[test]
     fn only_whole_sets_of_ports_are_used() {
         let sets = |low, high| {
-            let (pool, _) = pool(&nat(&["10.0.0.9"], low, high), &Default::default());
+            let (pool, _) = nat_pool(&nat(&["10.0.0.9"], low, high), &NONE);
             (pool.first_set, pool.sets)
         };
         assert_eq!(sets(1024, 65_535), (256, 16_128));
         assert_eq!(sets(1025, 65_534), (257, 16_126));
         assert_eq!(sets(4000, 4003), (1000, 1));
         assert_eq!(sets(4001, 4003), (1001, 0));
-        let (none, _) = pool(&nat(&[], 1024, 65_535), &Default::default());
+        let (none, _) = nat_pool(&nat(&[], 1024, 65_535), &NONE);
         assert_eq!(none.sets, 0, "no addresses, no translation");
     }
 
     #[test]
     fn addresses_that_stay_keep_their_numbers() {
-        let words = |text: &str| address(text.parse().unwrap());
-        let first = pool(
-            &nat(&["fd00::9", "10.0.0.1", "10.0.0.2"], 1024, 65_535),
-            &Default::default(),
-        );
-        assert_eq!(first.1, ["10.0.0.1", "10.0.0.2", "fd00::9"].map(words));
-        assert_eq!((first.0.ipv4, first.0.ipv6), (2, 1));
-        // Another order, one replaced: only that one's number changes hands.
-        let second = pool(
-            &nat(&["10.0.0.3", "fd00::9", "10.0.0.2"], 1024, 65_535),
-            &first,
-        );
-        assert_eq!(second.1, ["10.0.0.3", "10.0.0.2", "fd00::9"].map(words));
-        // One less: the last moves down, as numbers have no holes.
-        let third = pool(&nat(&["10.0.0.2", "fd00::9"], 1024, 65_535), &second);
-        assert_eq!(third.1, ["10.0.0.2", "fd00::9"].map(words));
+        let words = |text: &str| match text {
+            "" => FREE,
+            text => address(text.parse().unwrap()),
+        };
+        let mut known = NONE;
+        let mut next = |addresses: &[&str]| {
+            let (pool, now) = nat_pool(&nat(addresses, 1024, 65_535), &known);
+            assert_eq!(nat_pool(&nat(addresses, 1024, 65_535), &now), (pool, now));
+            known = now;
+            let numbers: Vec<u8> = pool.in_use().collect();
+            (numbers, usize::from(pool.ipv4), now)
+        };
+        let expected = |numbers: &[u8], ipv4, addresses: [&str; 4]| {
+            let mut all = NONE;
+            all[..4].copy_from_slice(&addresses.map(words));
+            (numbers.to_vec(), ipv4, all)
+        };
         assert_eq!(
-            pool(&nat(&["10.0.0.2", "fd00::9"], 1024, 65_535), &third),
-            third
+            next(&["fd00::9", "10.0.0.1", "10.0.0.2"]),
+            expected(&[1, 2, 0], 2, ["fd00::9", "10.0.0.1", "10.0.0.2", ""])
         );
+        // Another order, one replaced: only that one's number changes hands.
+        assert_eq!(
+            next(&["10.0.0.3", "fd00::9", "10.0.0.2"]),
+            expected(&[1, 2, 0], 2, ["fd00::9", "10.0.0.3", "10.0.0.2", ""])
+        );
+        // One less, then one more of either family: who stays, stays.
+        assert_eq!(
+            next(&["10.0.0.2", "fd00::9"]),
+            expected(&[2, 0], 1, ["fd00::9", "", "10.0.0.2", ""])
+        );
+        assert_eq!(
+            next(&["fd00::8", "10.0.0.2", "fd00::9", "10.0.0.1"]),
+            expected(
+                &[2, 3, 0, 1],
+                2,
+                ["fd00::9", "fd00::8", "10.0.0.2", "10.0.0.1"]
+            )
+        );
+        assert_eq!(next(&[]), (Vec::new(), 0, NONE));
     }
 
     #[test]
     fn timeouts_are_no_shorter_than_configured() {
         let unit = Duration::from_millis(1024);
         let words = nat_timeouts(&NatTimeouts::default(), unit);
-        assert_eq!((words.tcp_new, words.tcp_established), (59, 7266));
+        assert_eq!((words.tcp_new, words.tcp_established), (10, 7266));
         assert_eq!(
             (words.tcp_closing, words.udp_new, words.udp_established),
             (59, 30, 176)

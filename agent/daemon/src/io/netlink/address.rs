@@ -1,6 +1,6 @@
 //! Virtual addresses on interfaces, and on the loopback interface of a backend.
 
-use std::{io, net::IpAddr};
+use std::{collections::BTreeSet, io, net::IpAddr};
 
 use ipnet::IpNet;
 use rtnetlink::{
@@ -104,6 +104,20 @@ fn loopback() -> Result<(Name, u32), NetlinkError> {
         Some(index) => Ok((name, index)),
         None => Err(NetlinkError::NoInterface(name)),
     }
+}
+
+/// Which addresses are on which interfaces.
+pub(super) fn placed() -> io::Result<BTreeSet<(Name, IpAddr)>> {
+    let placed = nix::ifaddrs::getifaddrs()?.filter_map(|entry| {
+        let address = entry.address?;
+        let ip = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+            (Some(ipv4), _) => IpAddr::V4(ipv4.ip()),
+            (_, Some(ipv6)) => IpAddr::V6(ipv6.ip()),
+            _ => return None,
+        };
+        Some((Name::new(&entry.interface_name), ip))
+    });
+    Ok(placed.collect())
 }
 
 fn index_of(interface: &Name) -> Option<u32> {

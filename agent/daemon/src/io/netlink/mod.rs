@@ -20,7 +20,7 @@ mod table;
 mod tests;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::IpAddr,
     path::PathBuf,
@@ -88,8 +88,8 @@ pub(crate) struct Iface {
     pub(crate) index: u32,
     /// Its MAC; zero where it is no Ethernet interface.
     pub(crate) mac: [u8; 6],
-    /// The MACs of VLAN devices on it, whose frames come through it.
-    pub(crate) vlan_macs: BTreeSet<[u8; 6]>,
+    /// The VLAN devices on it, whose frames come through it, and their MACs.
+    pub(crate) vlans: BTreeMap<Name, [u8; 6]>,
     /// Whether it is set up and has carrier.
     pub(crate) up: bool,
 }
@@ -179,6 +179,18 @@ impl Netlink {
         let mut table = Table::default();
         list.iter().for_each(|message| table.apply(message));
         Ok(table.addresses())
+    }
+
+    /// Which addresses are on which interfaces.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not tell.
+    pub(crate) fn placed(&self) -> Result<BTreeSet<(Name, IpAddr)>, NetlinkError> {
+        address::placed().map_err(|source| NetlinkError::Read {
+            what: "addresses",
+            source,
+        })
     }
 
     /// Puts one address on an interface. One that is there already stays.

@@ -73,20 +73,20 @@ impl Table {
                     name: name.clone(),
                     index: *index,
                     mac: link.mac,
-                    vlan_macs: self.vlan_macs(*index),
+                    vlans: self.vlans(*index),
                     up: link.up,
                 })
             })
             .collect()
     }
 
-    /// The MACs of VLAN devices on an interface.
-    fn vlan_macs(&self, below: u32) -> BTreeSet<[u8; 6]> {
+    /// The VLAN devices on an interface, and their MACs.
+    fn vlans(&self, below: u32) -> BTreeMap<Name, [u8; 6]> {
         let on_it = |link: &&Link| link.vlan.is_some_and(|(parent, _)| parent == below);
         self.links
             .values()
             .filter(on_it)
-            .map(|link| link.mac)
+            .map(|link| (Name::new(&link.name), link.mac))
             .collect()
     }
 

@@ -1,9 +1,14 @@
 //! What the program knows of the host as a whole.
 
+use std::collections::BTreeSet;
+
 use steerd_core::config::PortRange;
 use steerd_ebpf::{
-    abi::{NAT_PORT_SETS, NatPool, SERVICE_SLOTS},
+    abi::{NatPool, SERVICE_SLOTS, Session},
+    flow::{Key6, State, Value},
     hash,
+    nat::moved,
+    shared::Shared,
 };
 
 use super::*;
@@ -104,6 +109,7 @@ fn the_program_is_told_how_to_wrap_and_translate() {
             sets: 250,
             ipv4: 2,
             ipv6: 1,
+            ..NatPool::NONE
         };
         assert_eq!(pool(&plane), expected);
         let address = |plane: &Dataplane, number: usize| {
@@ -117,23 +123,113 @@ fn the_program_is_told_how_to_wrap_and_translate() {
         assert_eq!(address(&plane, 2), words::address(ip("fd09::50")));
         assert_eq!(address(&plane, 3), [0, 0]);
 
-        // Translations last over another daemon; those from an address that is replaced do not.
-        let last = |number: u32| (number + 1) * NAT_PORT_SETS - 1;
-        for number in 0..3 {
-            plane.maps.nat.element(last(number))[3].store(1);
-        }
+        // Another order and one replaced, by another daemon.
         drop(plane);
-        let mut plane = plane_with(bpffs, &nat(&["fd09::50", "10.9.0.51", "10.9.0.52"]));
+        let plane = plane_with(bpffs, &nat(&["fd09::50", "10.9.0.51", "10.9.0.52"]));
         assert_eq!(pool(&plane), expected);
-        let lasts = |plane: &Dataplane| {
-            [0, 1, 2].map(|number| plane.maps.nat.element(last(number))[3].load())
-        };
         assert_eq!(address(&plane, 0), words::address(ip("10.9.0.52")));
-        assert_eq!(lasts(&plane), [0, 1, 1]);
-        plane
-            .configure(&Tunnel::default(), &nat(&["10.9.0.51"]))
-            .unwrap();
-        assert_eq!(lasts(&plane), [0, 0, 0], "it has another number now");
-        assert_eq!(address(&plane, 1), [0, 0]);
+    });
+}
+
+/// Translations last as long as their address and their port do, wherever others lead by then.
+#[test]
+fn translations_last_over_changes_of_addresses_and_ports() {
+    with_bpffs(|bpffs| {
+        let nat = |addresses: &[&str], low, high| Nat {
+            addresses: addresses.iter().map(|address| ip(address)).collect(),
+            ports: PortRange { low, high },
+            ..Nat::default()
+        };
+        let mut plane = plane_with(bpffs, &nat(&["10.9.0.50", "10.9.0.51"], 2000, 2999));
+        let pool = |plane: &Dataplane| NatPool::unpack(plane.maps.control_word(Control::NAT_POOL));
+        let seed = plane.maps.control_word(Control::FLOW_SEED);
+        let key = |n: u16| Key6::new(words::address(ip("192.0.2.1")), n.to_be(), 1);
+        let session = Session {
+            value: Value {
+                backend: 1,
+                generation: 1,
+                state: State::Established,
+                seen: 1,
+            },
+            udp: false,
+            answered: true,
+        };
+        let entry = |plane: &Dataplane, place: u32| -> [u64; 4] {
+            let words = &plane.maps.nat.element(place / 4)[4 * (place as usize % 4)..];
+            std::array::from_fn(|at| words[at].load())
+        };
+        // A flow in each place of both addresses, in a set that its key leads to or not.
+        let places: Vec<u32> = [0, 1]
+            .into_iter()
+            .flat_map(|number| (2000..3000).map(move |port| number << 16 | port))
+            .collect();
+        let begin = |plane: &Dataplane| {
+            for (&place, n) in places.iter().zip(1..) {
+                let words = &plane.maps.nat.element(place / 4)[4 * (place as usize % 4)..];
+                let Key6(key) = key(n);
+                for (word, value) in words.iter().zip(key.into_iter().chain([session.pack(0)])) {
+                    word.store(value);
+                }
+            }
+        };
+        begin(&plane);
+        // What the program looks up: the places of all words in either line.
+        let noted = |plane: &Dataplane| -> BTreeSet<u32> {
+            let words = plane.maps.nat_moved.all().iter().map(Shared::load);
+            let noted = words.filter(|&word| word != 0);
+            noted.map(|word| word as u32 - 1).collect()
+        };
+        let lasts = |plane: &Dataplane| -> BTreeSet<u32> {
+            let mut all = places.clone();
+            all.retain(|&place| entry(plane, place)[3] != 0);
+            all.into_iter().collect()
+        };
+        let expected = |plane: &Dataplane, lasts: &BTreeSet<u32>| -> BTreeSet<u32> {
+            let at_home = |place: u32| {
+                let n = places.iter().position(|&other| other == place).unwrap() as u16 + 1;
+                moved::is_home(pool(plane), seed, key(n), place)
+            };
+            let mut all = lasts.clone();
+            all.retain(|&place| !at_home(place));
+            all
+        };
+        let cases: [(&[&str], u16, u16, &dyn Fn(u32) -> bool); 5] = [
+            // One more of either family.
+            (&["10.9.0.50", "fd09::50", "10.9.0.51"], 2000, 2999, &|_| {
+                true
+            }),
+            (
+                &["10.9.0.50", "10.9.0.52", "10.9.0.51"],
+                2000,
+                2999,
+                &|_| true,
+            ),
+            // One less, in the middle of the others.
+            (&["10.9.0.51", "10.9.0.52"], 2000, 2999, &|place| {
+                place >> 16 == 1
+            }),
+            // More ports, then fewer.
+            (&["10.9.0.51"], 1024, 9999, &|place| place >> 16 == 1),
+            (&["10.9.0.51"], 2400, 2599, &|place| {
+                place >> 16 == 1 && (2400..2600).contains(&(place & 0xffff))
+            }),
+        ];
+        for (addresses, low, high, stays) in cases {
+            plane
+                .configure(&Tunnel::default(), &nat(addresses, low, high))
+                .unwrap();
+            let lasts = lasts(&plane);
+            let wanted = places.iter().copied().filter(|&place| stays(place));
+            assert_eq!(lasts, wanted.collect(), "{addresses:?} {low}-{high}");
+            let noted = noted(&plane);
+            assert_eq!(noted, expected(&plane, &lasts));
+            assert!(noted.len() > lasts.len() / 2, "most lie anywhere");
+            assert!(pool(&plane).has_moved && pool(&plane).sets != 0);
+        }
+        // The same again changes nothing; a daemon that comes after finds it so.
+        let (before, was) = (noted(&plane), pool(&plane));
+        drop(plane);
+        let plane = plane_with(bpffs, &nat(&["10.9.0.51"], 2400, 2599));
+        assert_eq!((noted(&plane), pool(&plane)), (before, was));
     });
 }
