@@ -24,6 +24,7 @@ use steerd_ebpf::{
         Service, SourceRule, addr_words, mac_word, maps,
     },
     event::Event,
+    flow::Idle,
     hash,
     inspect::{self, Flow},
     shared::Shared,
@@ -96,7 +97,14 @@ impl World {
         world.control[Control::SERVICES] = seed;
         world.control[Control::MACS] = seed;
         world.control[Control::FLOW_SEED] = FLOW_SEED;
-        world.control[Control::ESTABLISHED_IDLE] = 3516;
+        let idle = Idle {
+            tcp_new: 60,
+            tcp_established: 3516,
+            tcp_closing: 60,
+            udp_new: 30,
+            udp_established: 180,
+        };
+        world.control[Control::FLOW_IDLE..][..Idle::WORDS].copy_from_slice(&idle.words());
         world.write_control();
         // Whatever leaves through interface 77 goes nowhere.
         let mut devices: DevMapHash<&mut MapData> =

@@ -157,6 +157,7 @@ impl Driver {
     pub(super) async fn reconfigured(&mut self) {
         let before = std::mem::replace(&mut self.config, self.node.config().clone());
         // Before anything is steered by it.
+        self.plane.set_flow_idle(&self.config.flows);
         if let Err(error) = self.plane.configure(&self.config.tunnel, &self.config.nat) {
             error!("{error}");
         }

@@ -215,6 +215,7 @@ impl Driver {
         };
         driver.update_macs();
         driver.update_sources();
+        driver.plane.set_flow_idle(&driver.config.flows);
         driver
             .plane
             .configure(&driver.config.tunnel, &driver.config.nat)?;

@@ -3,8 +3,8 @@
 //! Program, link and maps are pinned, so that they outlive the daemon:
 //!
 //! ```text
-//! {bpf_dir}/v2/CONTROL, SERVICES, ...   the maps of this ABI version
-//! {bpf_dir}/v2/link-eth0                the attachment to an interface
+//! {bpf_dir}/v3/CONTROL, SERVICES, ...   the maps of this ABI version
+//! {bpf_dir}/v3/link-eth0                the attachment to an interface
 //! ```
 //!
 //! A daemon that starts finds them, checks that the maps are what it expects, loads its own

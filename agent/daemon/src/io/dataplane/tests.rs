@@ -9,7 +9,7 @@ use nix::{
 };
 use steerd_core::{
     action::{Affinity, Policy, Scheduler, Sources, SteeredBackend, Steering, SynRate, Way},
-    config::{Encapsulation, Nat, Protocol, Tunnel},
+    config::{Encapsulation, FlowTimeouts, Nat, Protocol, Tunnel},
     event::NextHop,
 };
 use steerd_ebpf::abi::{self, Backend, BackendState, Role, Service, mac_word};
@@ -62,6 +62,7 @@ fn plane_with(bpffs: &Path, nat: &Nat) -> Dataplane {
     let mut plane = Dataplane::open(&config).unwrap();
     // As if the program were attached: the pins stay for the next one.
     plane.keep = true;
+    plane.set_flow_idle(&FlowTimeouts::default());
     plane.configure(&Tunnel::default(), nat).unwrap();
     plane
 }

@@ -5,10 +5,11 @@ use std::{net::IpAddr, time::Duration};
 use ipnet::{Ipv4Net, Ipv6Net};
 use steerd_core::{
     action::{Affinity, Policy, Scheduler, SteeredBackend, SynRate, Way},
-    config::{Encapsulation, Name, Nat, NatTimeouts, Protocol},
+    config::{Encapsulation, FlowTimeouts, Name, Nat, NatTimeouts, Protocol},
 };
 use steerd_ebpf::{
     abi::{self, NAT_ADDRESSES, NatPool, Service, addr_words},
+    flow::Idle,
     place::ServiceKey,
     scan,
 };
@@ -159,6 +160,18 @@ fn keep_places(known: &[[u64; 2]], wanted: Vec<[u64; 2]>) -> Vec<[u64; 2]> {
         .filter(|address| !placed.contains(&Some(address)));
     let place = |kept: &Option<&[u64; 2]>| kept.or_else(|| others.next()).copied();
     placed.iter().filter_map(place).collect()
+}
+
+/// How long flows count that nothing is heard of, where the flow clock's unit is `unit`.
+pub(super) fn flow_idle(timeouts: &FlowTimeouts, unit: Duration) -> Idle {
+    let units = |span| scan::age(span, unit);
+    Idle {
+        tcp_new: units(timeouts.tcp_new),
+        tcp_established: units(timeouts.tcp_established),
+        tcp_closing: units(timeouts.tcp_closing),
+        udp_new: units(timeouts.udp_new),
+        udp_established: units(timeouts.udp_established),
+    }
 }
 
 /// How long translations last, where the flow clock's unit is `unit`.
