@@ -10,8 +10,9 @@ use std::{
 
 use crate::{
     abi::{
-        BackendState, Control, Counter, FILTER_WORDS, Followed, MAC_MASK, MacOwner, NAT_ADDRESSES,
-        NAT_PORT_SETS, NatPool, NatTimeouts, Policy, Role, Service, addr_octets, mac_bytes, maps,
+        BackendState, Control, Counter, FILTER_WORDS, Followed, FragmentLifetimes, MAC_MASK,
+        MacOwner, NAT_ADDRESSES, NAT_PORT_SETS, NatPool, NatTimeouts, Policy, Role, Service,
+        addr_octets, mac_bytes, maps,
     },
     event::Event,
     flow::{self, Idle, State},
@@ -184,6 +185,13 @@ fn control(word: impl Fn(usize) -> u64) -> Option<Vec<Field>> {
         ("flow_seed", format!("{:#x}", word(16))),
         ("heartbeat_ns", word(24).to_string()),
         ("confirm", at(Control::CONFIRM).to_string()),
+        (
+            "fragment_lifetimes",
+            format!(
+                "{:?}",
+                FragmentLifetimes::unpack(at(Control::FRAGMENT_LIFETIMES))
+            ),
+        ),
         ("flow_idle", flow_idle.join(" ")),
         ("nat_timeouts", format!("{timeouts:?}")),
         ("nat_pool", format!("{pool:?}")),

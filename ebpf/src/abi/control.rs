@@ -38,8 +38,10 @@ pub struct Control {
     pub tunnel6: [Shared; 4],
     /// The UDP port of GUE, network byte order.
     pub gue_port: Shared,
+    /// [`FragmentLifetimes`]
+    pub fragment_lifetimes: Shared,
     /// Zero.
-    pub reserved: [Shared; 2],
+    pub reserved: Shared,
     /// [`Idle`], of the flow tables.
     pub flow_idle: [Shared; Idle::WORDS],
     /// The addresses that translated packets come from, by [`NatPool`]'s numbers.
@@ -73,6 +75,8 @@ impl Control {
     pub const TUNNEL6: usize = offset_of!(Self, tunnel6) / 8;
     /// [`Control::gue_port`]
     pub const GUE_PORT: usize = offset_of!(Self, gue_port) / 8;
+    /// [`Control::fragment_lifetimes`]
+    pub const FRAGMENT_LIFETIMES: usize = offset_of!(Self, fragment_lifetimes) / 8;
     /// [`Control::flow_idle`]
     pub const FLOW_IDLE: usize = offset_of!(Self, flow_idle) / 8;
     /// [`Control::nat_addresses`], two words each.
@@ -159,6 +163,33 @@ impl NatTimeouts {
     }
 }
 
+/// How long later fragments may follow the first one, in units of [`crate::flow::SEEN_SHIFT`] jiffies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FragmentLifetimes {
+    /// Of IPv4.
+    pub v4: u32,
+    /// Of IPv6.
+    pub v6: u32,
+}
+
+impl FragmentLifetimes {
+    /// The word.
+    #[must_use]
+    pub const fn pack(self) -> u64 {
+        self.v4 as u64 | (self.v6 as u64) << 32
+    }
+
+    /// From the word.
+    #[must_use]
+    #[inline(always)]
+    pub const fn unpack(word: u64) -> Self {
+        Self {
+            v4: word as u32,
+            v6: (word >> 32) as u32,
+        }
+    }
+}
+
 const _: () =
     assert!(size_of::<Control>() == 64 + 64 + 128 + 16 * NAT_ADDRESSES + 8 * FILTER_WORDS);
 
@@ -175,6 +206,8 @@ mod tests {
             ipv6: 3,
         };
         assert_eq!(NatPool::unpack(pool.pack()), pool);
+        let lifetimes = FragmentLifetimes { v4: 30, v6: 59 };
+        assert_eq!(FragmentLifetimes::unpack(lifetimes.pack()), lifetimes);
         let timeouts = NatTimeouts {
             tcp_new: 59,
             tcp_established: 7266,

@@ -14,7 +14,7 @@ mod nat;
 mod service;
 
 pub use backend::{Backend, BackendState, Load, Mode};
-pub use control::{Control, FILTER_WORDS, NAT_ADDRESSES, NatPool, NatTimeouts};
+pub use control::{Control, FILTER_WORDS, FragmentLifetimes, NAT_ADDRESSES, NatPool, NatTimeouts};
 pub use fragment::{FRAGMENT_WAYS, Followed, Fragment, FragmentSet, identity};
 pub use limit::{SourceRule, SynLimit};
 pub use nat::{Hop, NAT_PORT_SETS, NAT_SETS, Session};

@@ -11,9 +11,9 @@ use aya::{
 use steerd_core::maglev::{self, Member};
 use steerd_ebpf::{
     abi::{
-        Affinity, Backend, BackendState, Control, FLOW4_SETS, MacOwner, Mode, NAT_PORT_SETS,
-        NatPool, NatTimeouts, PROGRAM, Policy, RING_LINE, Role, Scheduler, Service, SourceRule,
-        addr_words, mac_word, maps,
+        Affinity, Backend, BackendState, Control, FLOW4_SETS, FragmentLifetimes, MacOwner, Mode,
+        NAT_PORT_SETS, NatPool, NatTimeouts, PROGRAM, Policy, RING_LINE, Role, Scheduler, Service,
+        SourceRule, addr_words, mac_word, maps,
     },
     flow::{Idle, Key4, WAYS},
     hash,
@@ -448,6 +448,7 @@ fn control() -> [u64; Control::WORDS] {
     let mut control = [0; Control::WORDS];
     control[Control::FLOW_SEED] = FLOW_SEED;
     control[Control::CONFIRM] = CONFIRM;
+    control[Control::FRAGMENT_LIFETIMES] = FragmentLifetimes { v4: 30, v6: 60 }.pack();
     control[Control::FLOW_IDLE..][..Idle::WORDS].copy_from_slice(&IDLE.words());
     control[Control::NAT_TIMEOUTS..][..2].copy_from_slice(&timeouts.pack());
     control[Control::NAT_POOL] = pool.pack();

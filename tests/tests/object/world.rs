@@ -20,8 +20,8 @@ use aya::{
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use steerd_ebpf::{
     abi::{
-        Backend, BackendState, Control, Counter, MacOwner, Mode, PROGRAM, Policy, RING_LINE, Role,
-        Service, SourceRule, addr_words, mac_word, maps,
+        Backend, BackendState, Control, Counter, FragmentLifetimes, MacOwner, Mode, PROGRAM,
+        Policy, RING_LINE, Role, Service, SourceRule, addr_words, mac_word, maps,
     },
     event::Event,
     flow::Idle,
@@ -104,6 +104,7 @@ impl World {
             udp_new: 30,
             udp_established: 180,
         };
+        world.control[Control::FRAGMENT_LIFETIMES] = FragmentLifetimes { v4: 30, v6: 60 }.pack();
         world.control[Control::FLOW_IDLE..][..Idle::WORDS].copy_from_slice(&idle.words());
         world.write_control();
         // Whatever leaves through interface 77 goes nowhere.

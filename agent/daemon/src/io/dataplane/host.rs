@@ -50,13 +50,17 @@ pub(crate) struct Exit {
 const CONFIRM: Duration = Duration::from_secs(10);
 
 impl Dataplane {
-    /// Takes the section `[flows]`. At the start before anything is steered.
+    /// Takes the section `[flows]`, and what else is told in the flow clock's units. At the start before
+    /// anything is steered.
     pub(crate) fn set_flow_idle(&self, flows: &FlowTimeouts) {
         let unit = view::read_clock().unit();
         let confirm = scan::age(CONFIRM, unit);
         self.maps.set_control(Control::CONFIRM, &[confirm.into()]);
         let idle = words::flow_idle(flows, unit);
         self.maps.set_control(Control::FLOW_IDLE, &idle.words());
+        let lifetimes = words::fragment_lifetimes(unit);
+        self.maps
+            .set_control(Control::FRAGMENT_LIFETIMES, &[lifetimes.pack()]);
     }
 
     /// Takes the sections `[tunnel]` and `[nat]`. At the start before anything is steered, as what is

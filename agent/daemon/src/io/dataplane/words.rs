@@ -8,7 +8,7 @@ use steerd_core::{
     config::{Encapsulation, FlowTimeouts, Name, Nat, NatTimeouts, Protocol},
 };
 use steerd_ebpf::{
-    abi::{self, NAT_ADDRESSES, NatPool, Service, addr_words},
+    abi::{self, FragmentLifetimes, NAT_ADDRESSES, NatPool, Service, addr_words},
     flow::Idle,
     place::ServiceKey,
     scan,
@@ -174,6 +174,16 @@ pub(super) fn flow_idle(timeouts: &FlowTimeouts, unit: Duration) -> Idle {
     }
 }
 
+/// How long later fragments may follow, where the flow clock's unit is `unit`.
+pub(super) fn fragment_lifetimes(unit: Duration) -> FragmentLifetimes {
+    FragmentLifetimes {
+        // As long as Linux waits (`ipfrag_time`).
+        v4: scan::age(Duration::from_secs(30), unit),
+        // RFC 8200 section 4.5.
+        v6: scan::age(Duration::from_secs(60), unit),
+    }
+}
+
 /// How long translations last, where the flow clock's unit is `unit`.
 pub(super) fn nat_timeouts(timeouts: &NatTimeouts, unit: Duration) -> abi::NatTimeouts {
     let units = |span| scan::age(span, unit);
@@ -192,6 +202,27 @@ mod tests {
     use steerd_core::{action::Sources, config::PortRange, event::NextHop};
 
     use super::*;
+
+    /// Whatever the kernel's tick, times are what they are: to one unit, and never shorter.
+    #[test]
+    fn times_are_the_same_on_every_tick() {
+        for hertz in [100, 250, 300, 1000] {
+            let unit = Duration::from_secs(1) / hertz * 256;
+            let is = |units: u32, seconds: u64| {
+                let (time, wanted) = (unit * units, Duration::from_secs(seconds));
+                assert!((wanted..wanted + unit).contains(&time), "{hertz}: {time:?}");
+            };
+            let lifetimes = fragment_lifetimes(unit);
+            is(lifetimes.v4, 30);
+            is(lifetimes.v6, 60);
+            let idle = flow_idle(&FlowTimeouts::default(), unit);
+            is(idle.tcp_new, 60);
+            is(idle.tcp_established, 7440);
+            is(idle.tcp_closing, 60);
+            is(idle.udp_new, 30);
+            is(idle.udp_established, 180);
+        }
+    }
 
     #[test]
     fn a_prefix_of_an_ipv4_client_counts_within_the_mapped_address() {
