@@ -18,6 +18,7 @@ use super::{placement::Region, *};
 
 mod flows;
 mod host;
+mod pins;
 
 const VIP: &str = "10.9.0.100";
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
