@@ -131,6 +131,34 @@ fn role(plane: &Dataplane, address: &str) -> Option<Role> {
     found.map(|(_, entry)| Role(entry.id))
 }
 
+/// What could not be written is tried again: half of it must not have gone for good.
+#[test]
+fn a_steering_that_failed_works_when_there_is_room() {
+    with_bpffs(|bpffs| {
+        let mut plane = plane(bpffs);
+        let mut steering = steering(vec![backend(2, Way::Local)]);
+        steering.policy.quic = true;
+        steering.protocol = Protocol::Udp;
+        steering.backends[0].quic_server_id = Some(40);
+        (1..4).for_each(|seconds| plane.commit(at(1000 * seconds)).unwrap());
+        // A line for the ring, and not the two for server ids.
+        let all = RING_LINES * abi::RING_LINE;
+        let taken = plane.regions.take(all - 2 * abi::RING_LINE).unwrap();
+        let refusal = plane.steer(&steering).unwrap_err();
+        assert!(refusal.to_string().contains("another ring"), "{refusal}");
+        assert_eq!(plane.regions.take(2 * abi::RING_LINE), None, "it has one");
+        // What nothing names is free once no packet can be reading it.
+        (4..8).for_each(|seconds| plane.commit(at(1000 * seconds)).unwrap());
+        assert_ne!(taken, Region::default());
+        let room = plane.regions.take(all).expect("all of it");
+        assert!(plane.steer(&steering).is_err());
+        plane.regions.sweep(|_| false, at(10_000));
+        plane.regions.sweep(|_| false, at(12_000));
+        assert_ne!(room, Region::default());
+        plane.steer(&steering).unwrap();
+    });
+}
+
 #[test]
 fn a_backend_is_written_as_its_way_says() {
     with_bpffs(|bpffs| {
