@@ -175,9 +175,11 @@ impl Dataplane {
         if own == self.own && forwarders == self.forwarders {
             return Ok(());
         }
-        let mut macs: Vec<(u64, MacOwner)> = own
+        // The ports of a bond have the same one.
+        let distinct: BTreeSet<[u8; 6]> = own.iter().map(|own| own.mac).collect();
+        let mut macs: Vec<(u64, MacOwner)> = distinct
             .iter()
-            .map(|own| (mac_word(own.mac), MacOwner::Own))
+            .map(|&mac| (mac_word(mac), MacOwner::Own))
             .collect();
         macs.extend(
             forwarders
