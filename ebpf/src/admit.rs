@@ -4,6 +4,7 @@ use crate::{
     abi::{Service, SourceRule, SynLimit},
     packet::Packet,
     parse::{Family, Head, protocol},
+    repeat::{Step, repeat},
     steer::Tables,
     verdict::Verdict,
 };
@@ -87,11 +88,14 @@ const TOKEN: u64 = 1 << 16;
 /// others win every one of a few, there is none, and TCP tries again.
 #[inline(always)]
 fn take(limit: &SynLimit, now: u64) -> bool {
-    let burst = limit.burst.load();
     let counted = limit.counted.load();
     // A clock that was read later than this one may have been counted already.
     let passed = now.wrapping_sub(counted) as i64;
-    let mut earned = 0;
+    let mut bucket = Bucket {
+        limit,
+        earned: 0,
+        taken: false,
+    };
     if passed > 0 && limit.counted.compare_exchange(counted, now) == counted {
         // A day of jiffies at most: the product stays within the word.
         let passed = if passed > 1 << 26 {
@@ -99,22 +103,34 @@ fn take(limit: &SynLimit, now: u64) -> bool {
         } else {
             passed as u64
         };
-        earned = passed * (limit.rate.load() & 0xff_ffff_ffff);
+        bucket.earned = passed * (limit.rate.load() & 0xff_ffff_ffff);
     }
-    for _ in 0..8 {
-        let tokens = limit.tokens.load();
-        let full = if tokens + earned > burst {
-            burst
-        } else {
-            tokens + earned
-        };
-        let taken = full >= TOKEN;
-        let left = if taken { full - TOKEN } else { full };
-        if left == tokens || limit.tokens.compare_exchange(tokens, left) == tokens {
-            return taken;
+    repeat(8, &mut bucket);
+    bucket.taken
+}
+
+struct Bucket<'l> {
+    limit: &'l SynLimit,
+    /// What the time since the last count brings.
+    earned: u64,
+    taken: bool,
+}
+
+impl Step for Bucket<'_> {
+    /// Whether others were faster.
+    #[inline(always)]
+    fn step(&mut self) -> bool {
+        let (tokens, burst) = (self.limit.tokens.load(), self.limit.burst.load());
+        let full = tokens + self.earned;
+        let full = if full > burst { burst } else { full };
+        let enough = full >= TOKEN;
+        let left = if enough { full - TOKEN } else { full };
+        if left != tokens && self.limit.tokens.compare_exchange(tokens, left) != tokens {
+            return true;
         }
+        self.taken = enough;
+        false
     }
-    false
 }
 
 #[cfg(test)]
