@@ -8,13 +8,13 @@
 //! ```
 
 use crate::{
-    abi::{BackendState, Service},
+    abi::{BackendState, Control, Service},
     admit,
     event::Event,
     flow::{self, Entry, Key, Key4, Key6, State, Value, WAYS},
     mss,
     packet::Packet,
-    parse::{Family, Head},
+    parse::{Family, Head, Signal},
     parts::Parts,
     select,
     steer::{Tables, kept, usable},
@@ -64,16 +64,29 @@ pub const fn unpack(word: u64) -> (u16, Option<Verdict>) {
     (word as u16, refusal)
 }
 
-/// Notes a packet of a known flow. Writes only what changed: at most once a second for a flow
-/// whose state stays, so that its cache line stays shared.
+/// Notes a packet of a known flow, whose word is `word`. Writes only what changed: at most once a
+/// second for a flow whose state stays, so that its cache line stays shared.
 #[inline(always)]
-pub fn touch<T: Tables, E: Entry<K>, K>(tables: &T, entry: &E, old: Value, new: Value, tag: u64) {
-    if old != new {
-        entry.value().store(new.pack(tag));
-        if new.state.is_closing() && !old.state.is_closing() {
-            select::left(tables, old.backend);
+pub fn touch<T: Tables, E: Entry<K>, K>(
+    tables: &T,
+    control: &Control,
+    entry: &E,
+    word: u64,
+    signal: Signal,
+) {
+    let now = flow::seen(tables.jiffies());
+    let next = flow::follow(word, signal, now, control.confirm.load() as u32);
+    if next != word {
+        entry.value().store(next);
+        if is_closing(next) && !is_closing(word) {
+            select::left(tables, (word >> 48) as u16);
         }
     }
+}
+
+#[inline(always)]
+const fn is_closing(word: u64) -> bool {
+    matches!(State::from_word(word), Some(State::Closing))
 }
 
 #[inline(always)]
@@ -91,21 +104,25 @@ fn decide<P: Packet, T: Parts>(
             let key = Key4::new(head.source4(), head.source_port, service.id);
             let hash = head.flow_hash(seed);
             let set = &tables.set4(hash).ok_or(bad)?.0;
-            decide_in(packet, tables, service, head, set, key, flow::tag(hash))
+            let tag = flow::tag(hash);
+            decide_in(packet, tables, control, service, head, set, key, tag)
         }
         Family::V6 => {
             let key = Key6::new(head.source, head.source_port, service.id);
             let hash = head.flow_hash(seed);
             let set = &tables.set6(hash).ok_or(bad)?.0;
-            decide_in(packet, tables, service, head, set, key, flow::tag(hash))
+            let tag = flow::tag(hash);
+            decide_in(packet, tables, control, service, head, set, key, tag)
         }
     }
 }
 
 #[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "the same for both families")]
 fn decide_in<P: Packet, T: Parts, K: Key>(
     packet: &P,
     tables: &T,
+    control: &Control,
     service: &Service,
     head: &Head,
     set: &[K::Entry; WAYS],
@@ -125,16 +142,13 @@ fn decide_in<P: Packet, T: Parts, K: Key>(
         // A SYN on a closing flow is a new connection from the same port.
         let reopened = value.state.is_closing() && head.signal.opens();
         if !reopened && (named == 0 || named == value.backend) {
-            touch(tables, entry, value, value.after(head.signal, now), tag);
+            touch(tables, control, entry, entry.value().load(), head.signal);
             return Ok(value.backend);
         }
     }
     admit::admit(packet, tables, service, head).map_err(|verdict| (0, verdict))?;
     // Where it will be recorded, if it may have a place.
-    let entry = found.or_else(|| {
-        let idle = tables.control()?.established_idle.load() as u32;
-        flow::victim::<K>(set, now, idle)
-    });
+    let entry = found.or_else(|| flow::victim::<K>(set, now, &control.flow_idle));
     let id = if named != 0 {
         named
     } else {
@@ -182,7 +196,8 @@ fn record<T: Parts, K: Key>(
             if !is_known {
                 tables.event(match gone {
                     State::New => Event::FlowEvictedNew,
-                    _ => Event::FlowEvictedIdle,
+                    _ if flow::is_confirmed(before) => Event::FlowEvictedIdle,
+                    _ => Event::FlowEvictedUnconfirmed,
                 });
             }
             select::left(tables, (before >> 48) as u16);
@@ -194,7 +209,7 @@ fn record<T: Parts, K: Key>(
         state: State::first(head.signal),
         seen: now,
     };
-    flow::record(entry, key, tag, value);
+    flow::record(entry, key, flow::first(value, tag, head.protocol()));
     tables.event(Event::FlowRecorded);
     if !value.state.is_closing() {
         select::joined(tables, service, id);

@@ -10,7 +10,9 @@ pub enum Event {
     FlowEvictedClosing,
     /// It took the place of a handshake that was not completed.
     FlowEvictedNew,
-    /// It took the place of an established one that was idle for long.
+    /// It took the place of UDP, or of TCP that had not lasted.
+    FlowEvictedUnconfirmed,
+    /// It took the place of a connection that was idle for long.
     FlowEvictedIdle,
     /// It could not be recorded, as nothing in its set may go.
     FlowUnrecorded,
@@ -43,10 +45,11 @@ impl Event {
     pub const COUNT: usize = Self::ALL.len();
 
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::FlowRecorded,
         Self::FlowEvictedClosing,
         Self::FlowEvictedNew,
+        Self::FlowEvictedUnconfirmed,
         Self::FlowEvictedIdle,
         Self::FlowUnrecorded,
         Self::NatRecorded,
@@ -69,6 +72,7 @@ impl Event {
             Self::FlowRecorded => "flow-recorded",
             Self::FlowEvictedClosing => "flow-evicted-closing",
             Self::FlowEvictedNew => "flow-evicted-new",
+            Self::FlowEvictedUnconfirmed => "flow-evicted-unconfirmed",
             Self::FlowEvictedIdle => "flow-evicted-idle",
             Self::FlowUnrecorded => "flow-unrecorded",
             Self::NatRecorded => "nat-recorded",

@@ -9,13 +9,17 @@
 //! key: an entry whose key and tag disagree is torn and counts as free. The tag leaves one torn
 //! entry in 4096 unseen, of a race that needs two packets of one set within nanoseconds.
 //!
-//! Eviction: a handshake not yet completed goes before an established flow, so a SYN flood cannot
-//! push out connections; an established one goes only when it has been idle for
-//! [`crate::abi::Control::established_idle`]. If nothing may go, the newcomer is not recorded and follows the ring.
+//! Eviction goes by how much an entry would be missed: one that is silent for longer than
+//! [`Idle`] says goes first, then what is closing, then first packets, then UDP and TCP that has not
+//! lasted yet. TCP that has lasted is *confirmed* and never goes before its time, so no flood pushes
+//! out connections. Where packets come from cannot be proved, as their answers do not pass here; but
+//! who makes flows up has to come back for each of them. If nothing may go, the newcomer is not
+//! recorded and follows the ring.
 
-use crate::shared::Shared;
-
-use crate::parse::Signal;
+use crate::{
+    parse::{Signal, protocol},
+    shared::Shared,
+};
 
 /// Entries in a set.
 pub const WAYS: usize = 4;
@@ -52,19 +56,6 @@ impl State {
         }
     }
 
-    /// The state after a packet.
-    #[must_use]
-    #[inline(always)]
-    pub const fn after(self, signal: Signal) -> Self {
-        if signal.closes() || self.is_closing() {
-            Self::Closing
-        } else if signal.opens() {
-            self
-        } else {
-            Self::Established
-        }
-    }
-
     /// The state of a flow whose first packet this is. One packet establishes nothing: a flood of
     /// them must stay evictable.
     #[must_use]
@@ -86,7 +77,7 @@ impl State {
 }
 
 /// What an entry knows: backend id in bits 48-63, its generation in 40-47, state in 36-39, key tag
-/// in 20-31, time last seen in 0-19.
+/// in 20-31, time last seen in 0-19. Bits 34 and 35 are for [`first`] and [`follow`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Value {
     /// The backend's id.
@@ -111,17 +102,6 @@ impl Value {
             | self.seen as u64 & SEEN_MASK
     }
 
-    /// What it is after a packet.
-    #[must_use]
-    #[inline(always)]
-    pub const fn after(self, signal: Signal, seen: u32) -> Self {
-        Self {
-            state: self.state.after(signal),
-            seen,
-            ..self
-        }
-    }
-
     /// From an entry's word; `None` if it is free or not of this key's tag.
     #[must_use]
     #[inline(always)]
@@ -140,6 +120,125 @@ impl Value {
         })
     }
 }
+
+/// A flow of UDP, in an entry's word.
+const DATAGRAMS: u64 = 1 << 34;
+/// A TCP connection that has lasted.
+const CONFIRMED: u64 = 1 << 35;
+const STATE: u64 = 0xf << 36;
+
+const fn state_word(state: State) -> u64 {
+    (state as u64) << 36
+}
+
+/// The word of an entry whose flow begins with a packet of this protocol.
+#[must_use]
+#[inline(always)]
+pub const fn first(value: Value, tag: u64, protocol: u8) -> u64 {
+    value.pack(tag)
+        | if protocol == protocol::UDP {
+            DATAGRAMS
+        } else {
+            0
+        }
+}
+
+/// An entry's word after one more packet of its flow, at `now`.
+///
+/// TCP is confirmed by a packet that comes `confirm` or more after the second one; until then the
+/// time of that one stays, and nothing is written.
+#[must_use]
+#[inline(always)]
+pub const fn follow(word: u64, signal: Signal, now: u32, confirm: u32) -> u64 {
+    const CLOSING: u64 = state_word(State::Closing);
+    const NEW: u64 = state_word(State::New);
+    const ESTABLISHED: u64 = state_word(State::Established);
+    let seen = word & !SEEN_MASK | now as u64;
+    if signal.closes() {
+        return seen & !STATE | CLOSING;
+    }
+    if word & (STATE | DATAGRAMS | CONFIRMED) == ESTABLISHED {
+        if signal.opens() || age(now, word as u32) < confirm {
+            word
+        } else {
+            seen | CONFIRMED
+        }
+    } else if word & STATE == NEW && !signal.opens() {
+        seen & !STATE | ESTABLISHED
+    } else {
+        seen
+    }
+}
+
+/// Whether the flow of an entry's word is a connection that has lasted: see [`follow`].
+#[must_use]
+#[inline(always)]
+pub const fn is_confirmed(word: u64) -> bool {
+    word & CONFIRMED != 0
+}
+
+/// Whether the flow of an entry's word is UDP.
+#[must_use]
+#[inline(always)]
+pub const fn is_udp(word: u64) -> bool {
+    word & DATAGRAMS != 0
+}
+
+/// How long a flow may be silent, in units of [`SEEN_SHIFT`]: then its place is as good as free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Idle {
+    /// TCP, before it is confirmed.
+    pub tcp_new: u32,
+    /// TCP, then.
+    pub tcp_established: u32,
+    /// TCP, after a FIN or RST of the client.
+    pub tcp_closing: u32,
+    /// UDP, before the second packet.
+    pub udp_new: u32,
+    /// UDP, then.
+    pub udp_established: u32,
+}
+
+impl Idle {
+    /// How many words it has.
+    pub const WORDS: usize = 16;
+
+    /// From the words, by their number.
+    #[must_use]
+    pub fn from_words(word: impl Fn(usize) -> u64) -> Self {
+        let of =
+            |state, bits: u64| word(((state_word(state) | bits) >> CLASS_SHIFT) as usize) as u32;
+        Self {
+            tcp_new: of(State::New, 0),
+            tcp_established: of(State::Established, CONFIRMED),
+            tcp_closing: of(State::Closing, 0),
+            udp_new: of(State::New, DATAGRAMS),
+            udp_established: of(State::Established, DATAGRAMS),
+        }
+    }
+
+    /// By the bits of an entry's word that hold state and protocol.
+    #[must_use]
+    pub fn words(self) -> [u64; Self::WORDS] {
+        core::array::from_fn(|class| {
+            let word = (class as u64) << CLASS_SHIFT;
+            let span = match State::from_word(word) {
+                None => SEEN_MASK as u32,
+                Some(State::Closing) => self.tcp_closing,
+                Some(State::New) if is_udp(word) => self.udp_new,
+                Some(State::New) => self.tcp_new,
+                Some(State::Established) if is_confirmed(word) => self.tcp_established,
+                Some(State::Established) if is_udp(word) => self.udp_established,
+                Some(State::Established) => self.tcp_new,
+            };
+            u64::from(span).min(SEEN_MASK)
+        })
+    }
+}
+
+/// Where in an entry's word lies what tells how long it may be silent, and how much it would be
+/// missed: state, confirmed, UDP.
+const CLASS_SHIFT: u32 = 34;
 
 /// The clock of the table: jiffies to the unit of [`Value::seen`].
 #[must_use]
@@ -306,186 +405,69 @@ pub fn find<K: Key>(set: &[K::Entry; WAYS], key: K) -> Option<&K::Entry> {
     }
 }
 
-/// The entry that a new flow may have: the one that is missed least, if it may go. An established
-/// flow may when it has been idle for `idle`, in units of [`SEEN_SHIFT`].
+/// The entry that a new flow may have: the one that is missed least, if it may go. `idle` is
+/// [`Idle::words`].
 #[inline(always)]
-pub fn victim<K: Key>(set: &[K::Entry; WAYS], now: u32, idle: u32) -> Option<&K::Entry> {
+pub fn victim<'s, K: Key>(
+    set: &'s [K::Entry; WAYS],
+    now: u32,
+    idle: &[Shared; Idle::WORDS],
+) -> Option<&'s K::Entry> {
     let [a, b, c, d] = set;
-    let (ab, ab_cost) = cheaper((a, cost(a, now)), (b, cost(b, now)));
-    let (cd, cd_cost) = cheaper((c, cost(c, now)), (d, cost(d, now)));
+    let (ab, ab_cost) = cheaper((a, cost(a, now, idle)), (b, cost(b, now, idle)));
+    let (cd, cd_cost) = cheaper((c, cost(c, now, idle)), (d, cost(d, now, idle)));
     let (entry, cost) = cheaper((ab, ab_cost), (cd, cd_cost));
-    (cost <= established_cost(idle)).then_some(entry)
+    (cost < KEPT << 20).then_some(entry)
 }
 
-/// Records a flow.
+/// Records a flow, of this word.
 #[inline(always)]
-pub fn record<E: Entry<K>, K>(entry: &E, key: K, tag: u64, value: Value) {
+pub fn record<E: Entry<K>, K>(entry: &E, key: K, word: u64) {
     entry.claim(key);
-    entry.value().store(value.pack(tag));
+    entry.value().store(word);
 }
 
-/// The cost of an established flow that has been idle for exactly so long.
-#[inline(always)]
-const fn established_cost(idle: u32) -> u32 {
-    ((State::Established as u32) << 20) + SEEN_MASK as u32 - (idle & SEEN_MASK as u32)
-}
+/// How much flows of each class would be missed, four bits each: a free entry not at all; then, in
+/// this order, one that was silent for too long, one that is closing, a first packet, more of them.
+const RANKS: u64 = {
+    let mut ranks = 0;
+    let mut class = 0;
+    while class < Idle::WORDS {
+        let word = (class as u64) << CLASS_SHIFT;
+        let rank = match State::from_word(word) {
+            None => 0,
+            Some(_) if is_confirmed(word) => KEPT,
+            Some(State::Closing) => 2,
+            Some(State::New) => 3,
+            Some(State::Established) => 4,
+        };
+        ranks |= (rank as u64) << (4 * class);
+        class += 1;
+    }
+    ranks
+};
+const SILENT: u32 = 1;
+/// Too much to go.
+const KEPT: u32 = 5;
 
 #[inline(always)]
 fn cheaper<T>(one: (T, u32), other: (T, u32)) -> (T, u32) {
     if other.1 < one.1 { other } else { one }
 }
 
-/// How much an entry would be missed: by its state, and within a state the more the more recently
+/// How much an entry would be missed: by its rank, and within a rank the more the more recently
 /// it was seen. Without branches: each would double the verifier's work.
 #[inline(always)]
-fn cost<E: Entry<K>, K>(entry: &E, now: u32) -> u32 {
+fn cost<E: Entry<K>, K>(entry: &E, now: u32, idle: &[Shared; Idle::WORDS]) -> u32 {
     let word = entry.value().load();
-    let state = (word >> 36) as u32 & 0xf;
-    (state << 20) + (SEEN_MASK as u32 - age(now, word as u32))
+    let class = (word >> CLASS_SHIFT) as usize % Idle::WORDS;
+    let age = age(now, word as u32);
+    let rank = (RANKS >> (4 * class)) as u32 & 0xf;
+    // All ones if it was silent for too long.
+    let silent = ((idle[class].load() as i64 - age as i64) >> 63) as u32;
+    let rank = rank & !silent | SILENT & silent;
+    (rank << 20) + (SEEN_MASK as u32 - age)
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const NOW: u32 = 100_000;
-    const IDLE: u32 = 3516;
-
-    fn insert<K: Key>(set: &[K::Entry; WAYS], key: K, tag: u64, value: Value) -> bool {
-        match find(set, key).or_else(|| victim::<K>(set, value.seen, IDLE)) {
-            Some(entry) => {
-                record(entry, key, tag, value);
-                true
-            }
-            None => false,
-        }
-    }
-
-    fn known<K: Key>(set: &[K::Entry; WAYS], key: K, tag: u64) -> Option<Value> {
-        Value::unpack(find(set, key)?.value().load(), tag)
-    }
-
-    fn value(backend: u16, state: State, seen: u32) -> Value {
-        Value {
-            backend,
-            generation: 1,
-            state,
-            seen,
-        }
-    }
-
-    fn key(n: u32) -> Key4 {
-        Key4::new(n, 1000, 1)
-    }
-
-    #[test]
-    fn a_recorded_flow_is_found() {
-        let set = Set4::default();
-        assert!(find(&set.0, key(1)).is_none());
-        assert!(insert(&set.0, key(1), 7, value(3, State::New, NOW)));
-        let entry = find(&set.0, key(1)).expect("recorded");
-        let found = known(&set.0, key(1), 7).expect("whole");
-        assert_eq!(found, value(3, State::New, NOW));
-        let newer = Value {
-            state: State::Established,
-            ..found
-        };
-        entry.value().store(newer.pack(7));
-        assert_eq!(known(&set.0, key(1), 7), Some(newer));
-        assert!(find(&set.0, key(2)).is_none());
-    }
-
-    #[test]
-    fn a_torn_entry_counts_as_free() {
-        let set = Set4::default();
-        insert(&set.0, key(1), 7, value(3, State::Established, NOW));
-        set.0[0].key.store(key(2).0);
-        assert!(
-            known(&set.0, key(2), 8).is_none(),
-            "the tag is another key's"
-        );
-    }
-
-    #[test]
-    fn a_syn_flood_evicts_no_established_flow() {
-        let set = Set4::default();
-        for n in 0..3 {
-            insert(&set.0, key(n), 0, value(1, State::Established, NOW - 500));
-        }
-        for n in 100..10_100 {
-            assert!(insert(
-                &set.0,
-                key(n),
-                0,
-                value(2, State::New, NOW + n / 50)
-            ));
-        }
-        for n in 0..3 {
-            assert!(find(&set.0, key(n)).is_some());
-        }
-        insert(&set.0, key(3), 0, value(1, State::Established, NOW));
-        assert!(
-            !insert(&set.0, key(4), 0, value(2, State::New, NOW)),
-            "nothing may go"
-        );
-        let later = NOW - 500 + IDLE;
-        assert!(
-            insert(&set.0, key(4), 0, value(2, State::New, later)),
-            "idle for an hour"
-        );
-    }
-
-    #[test]
-    fn closing_goes_before_new_and_old_before_young() {
-        let set = Set4::default();
-        insert(&set.0, key(1), 0, value(1, State::New, NOW - 100));
-        insert(&set.0, key(2), 0, value(1, State::Closing, NOW));
-        insert(&set.0, key(3), 0, value(1, State::New, NOW - 200));
-        insert(&set.0, key(4), 0, value(1, State::Established, NOW - 300));
-        insert(&set.0, key(5), 0, value(1, State::New, NOW));
-        assert!(find(&set.0, key(2)).is_none(), "closing first");
-        insert(&set.0, key(6), 0, value(1, State::New, NOW));
-        assert!(find(&set.0, key(3)).is_none(), "then the older handshake");
-        assert!(find(&set.0, key(1)).is_some());
-    }
-
-    #[test]
-    fn time_wraps() {
-        let set = Set4::default();
-        let end = SEEN_MASK as u32;
-        for n in 0..4 {
-            insert(&set.0, key(n), 0, value(1, State::Established, end - n));
-        }
-        assert_eq!(age(2, end), 3);
-        assert!(
-            !insert(&set.0, key(9), 0, value(1, State::New, 2)),
-            "all are young"
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn values_survive_packing(backend: u16, generation: u8, state in 1_u8..4, seen in 0_u32..1 << 20, tag in 0_u64..1 << 12) {
-            let state = [State::Closing, State::New, State::Established][usize::from(state) - 1];
-            let value = Value { backend, generation, state, seen };
-            prop_assert_eq!(Value::unpack(value.pack(tag), tag), Some(value));
-            prop_assert_eq!(Value::unpack(value.pack(tag), tag ^ 1), None);
-        }
-
-        /// A set behaves as a small map: what was recorded last is found with its value.
-        #[test]
-        fn the_last_record_is_found(keys in prop::collection::vec(0_u64..12, 1..64)) {
-            let set = Set6::default();
-            for (n, &k) in keys.iter().enumerate() {
-                let key = Key6([k, !k, 9]);
-                let value = value(n as u16, State::New, NOW + n as u32);
-                prop_assert!(insert(&set.0, key, k, value));
-                let same = set.0.iter().filter(|entry| entry.is(key)).count();
-                prop_assert!(same >= 1);
-                prop_assert_eq!(known(&set.0, key, k).map(|found| found.seen), Some(value.seen));
-            }
-        }
-    }
-}
+mod tests;

@@ -21,7 +21,7 @@
 //! after the key.
 
 use crate::{
-    abi::{Control, FRAGMENT_WAYS, Followed, Fragment, Mode, identity},
+    abi::{Control, FRAGMENT_WAYS, Followed, Fragment, FragmentLifetimes, Mode, identity},
     address,
     event::Event,
     flow, hash,
@@ -33,14 +33,13 @@ use crate::{
     verdict::{Fate, Verdict},
 };
 
-/// How long later fragments may follow, in units of [`flow::SEEN_SHIFT`] jiffies: about a second at
-/// 250 Hz.
+/// How long later fragments may follow, in units of [`flow::SEEN_SHIFT`] jiffies.
 #[inline(always)]
-const fn lifetime(family: Family) -> u32 {
+fn lifetime(control: &Control, family: Family) -> u32 {
+    let lifetimes = FragmentLifetimes::unpack(control.fragment_lifetimes.load());
     match family {
-        Family::V4 => 30,
-        // RFC 8200 section 4.5.
-        Family::V6 => 60,
+        Family::V4 => lifetimes.v4,
+        Family::V6 => lifetimes.v6,
     }
 }
 
@@ -236,7 +235,7 @@ fn reserve<T: Tables>(tables: &T, control: &Control, head: &Head) -> u32 {
             protocol::FRAGMENT => Family::V6,
             _ => Family::V4,
         };
-        flow::age(now, Followed::unpack(before).seen) <= lifetime(family)
+        flow::age(now, Followed::unpack(before).seen) <= lifetime(control, family)
     };
     entry.source[0].store(head.source[0]);
     entry.source[1].store(head.source[1]);
@@ -274,7 +273,7 @@ fn later<P: Packet, T: Parts>(
         return Err(early);
     }
     let followed = Followed::unpack(value);
-    if flow::age(flow::seen(tables.jiffies()), followed.seen) > lifetime(head.family) {
+    if flow::age(flow::seen(tables.jiffies()), followed.seen) > lifetime(control, head.family) {
         return Err(early);
     }
     let word = match followed.verdict {

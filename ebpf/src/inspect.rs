@@ -10,11 +10,12 @@ use std::{
 
 use crate::{
     abi::{
-        BackendState, Counter, FILTER_WORDS, Followed, MAC_MASK, MacOwner, NAT_ADDRESSES,
-        NAT_PORT_SETS, NatPool, NatTimeouts, Policy, Role, Service, addr_octets, mac_bytes, maps,
+        BackendState, Control, Counter, FILTER_WORDS, Followed, FragmentLifetimes, MAC_MASK,
+        MacOwner, NAT_ADDRESSES, NAT_PORT_SETS, NatPool, NatTimeouts, Policy, Role, Service,
+        addr_octets, mac_bytes, maps,
     },
     event::Event,
-    flow::State,
+    flow::{self, Idle, State},
     verdict::Verdict,
 };
 
@@ -95,6 +96,8 @@ pub struct Flow {
     pub generation: u8,
     /// How far it is.
     pub state: State,
+    /// Whether it is a TCP connection that has lasted.
+    pub confirmed: bool,
     /// The clock at its last packet, see [`crate::flow::seen`].
     pub seen: u32,
 }
@@ -127,6 +130,7 @@ fn flow(client: IpAddr, key: u64, value: u64) -> Option<Flow> {
         backend: (value >> 48) as u16,
         generation: (value >> 40) as u8,
         state,
+        confirmed: flow::is_confirmed(value),
         seen: value as u32 & 0xf_ffff,
     })
 }
@@ -148,6 +152,7 @@ fn flow_fields(flow: Flow) -> Vec<Field> {
         ("backend", flow.backend.to_string()),
         ("generation", flow.generation.to_string()),
         ("state", state_name(flow.state).to_string()),
+        ("confirmed", flow.confirmed.to_string()),
         ("seen", flow.seen.to_string()),
     ]
 }
@@ -173,18 +178,30 @@ fn control(word: impl Fn(usize) -> u64) -> Option<Vec<Field>> {
     let table = |word: u64| format!("first slot {}, seed {:#x}", word as u32, word >> 32);
     let pool = NatPool::unpack(word(56));
     let timeouts = NatTimeouts::unpack([word(40), word(48)]);
+    let at = |place: usize| word(8 * place);
     let nat_addresses: Vec<String> = (0..NAT_ADDRESSES)
-        .map(|n| [word(128 + 16 * n), word(136 + 16 * n)])
+        .map(|n| Control::NAT_ADDRESSES + 2 * n)
+        .map(|place| [at(place), at(place + 1)])
         .filter(|words| *words != [0, 0])
         .map(|words| address(words).to_string())
         .collect();
-    let filter = 128 + 16 * NAT_ADDRESSES;
+    let flow_idle: Vec<String> = (0..Idle::WORDS)
+        .map(|class| at(Control::FLOW_IDLE + class).to_string())
+        .collect();
     Some(vec![
         ("services", table(word(0))),
         ("macs", table(word(8))),
         ("flow_seed", format!("{:#x}", word(16))),
         ("heartbeat_ns", word(24).to_string()),
-        ("established_idle", word(32).to_string()),
+        ("confirm", at(Control::CONFIRM).to_string()),
+        (
+            "fragment_lifetimes",
+            format!(
+                "{:?}",
+                FragmentLifetimes::unpack(at(Control::FRAGMENT_LIFETIMES))
+            ),
+        ),
+        ("flow_idle", flow_idle.join(" ")),
         ("nat_timeouts", format!("{timeouts:?}")),
         ("nat_pool", format!("{pool:?}")),
         ("nat_addresses", nat_addresses.join(" ")),
@@ -208,7 +225,7 @@ fn control(word: impl Fn(usize) -> u64) -> Option<Vec<Field>> {
         (
             "filter_bits",
             (0..FILTER_WORDS)
-                .map(|n| word(filter + 8 * n).count_ones())
+                .map(|n| at(Control::FILTER + n).count_ones())
                 .sum::<u32>()
                 .to_string(),
         ),

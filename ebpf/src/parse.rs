@@ -573,15 +573,7 @@ fn ipv6<P: Packet>(
     if payload == 0 && next == protocol::HOP_BY_HOP {
         return Err(Verdict::Jumbogram);
     }
-    let mut extensions = Extensions {
-        packet,
-        at: l3 + 40,
-        next,
-        part: Part::default(),
-        fragment: 0,
-        stuck: None,
-        arrived: false,
-    };
+    let mut extensions = Extensions::new(packet, l3 + 40, next);
     repeat(MAX_EXTENSIONS + 1, &mut extensions);
     if let Some(verdict) = extensions.stuck {
         return Err(verdict);
@@ -607,6 +599,17 @@ fn ipv6<P: Packet>(
     })
 }
 
+/// The transport protocol of a quoted IPv6 packet, and where its header is, behind the extension
+/// headers that begin at `at` with one of number `next`: [`MAX_L4`] at most. `None`: it is a later
+/// fragment, or what is quoted ends before that or goes further.
+#[inline(always)]
+pub fn quoted_transport<P: Packet>(packet: &P, at: usize, next: u8) -> Option<(u8, usize)> {
+    let mut extensions = Extensions::new(packet, at, next);
+    repeat(MAX_EXTENSIONS + 1, &mut extensions);
+    let is_there = extensions.arrived && extensions.part.offset == 0 && extensions.at <= MAX_L4;
+    is_there.then_some((extensions.next, extensions.at))
+}
+
 /// How many IPv6 extension headers are looked at.
 const MAX_EXTENSIONS: u32 = 6;
 
@@ -622,7 +625,20 @@ struct Extensions<'p, P> {
     arrived: bool,
 }
 
-impl<P: Packet> Extensions<'_, P> {
+impl<'p, P: Packet> Extensions<'p, P> {
+    #[inline(always)]
+    fn new(packet: &'p P, at: usize, next: u8) -> Self {
+        Self {
+            packet,
+            at,
+            next,
+            part: Part::default(),
+            fragment: 0,
+            stuck: None,
+            arrived: false,
+        }
+    }
+
     /// The length of the header here; `None`: it is no extension header.
     #[inline(always)]
     fn length(&mut self) -> Result<Option<usize>, Verdict> {

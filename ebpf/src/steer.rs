@@ -327,7 +327,7 @@ pub fn look_up<'t, P: Packet, T: Tables>(
         Arrival::Other => return Found::Not(service.id, Verdict::OtherHost),
         Arrival::FromPeer => return Found::Not(service.id, Verdict::Delivered),
     }
-    match known(tables, service, head, hash) {
+    match known(tables, control, service, head, hash) {
         Some((id, backend, state)) => Found::Known(service.id, id, backend, state),
         None => Found::New(service.id, slot),
     }
@@ -417,6 +417,7 @@ fn is_known<T: Tables>(tables: &T, table: u64, mac: u64, owner: MacOwner) -> boo
 #[inline(always)]
 fn known<'t, T: Tables>(
     tables: &'t T,
+    control: &Control,
     service: &Service,
     head: &Head,
     hash: u64,
@@ -431,7 +432,7 @@ fn known<'t, T: Tables>(
                 let _ = set[0].key.load();
                 return None;
             }
-            known_in(tables, set, key, hash, head)
+            known_in(tables, control, set, key, hash, head)
         }
         Family::V6 => {
             let key = Key6::new(head.source, head.source_port, service.id);
@@ -440,7 +441,7 @@ fn known<'t, T: Tables>(
                 let _ = set[0].value.load();
                 return None;
             }
-            known_in(tables, set, key, hash, head)
+            known_in(tables, control, set, key, hash, head)
         }
     }
 }
@@ -448,6 +449,7 @@ fn known<'t, T: Tables>(
 #[inline(always)]
 fn known_in<'t, T: Tables, K: Key>(
     tables: &'t T,
+    control: &Control,
     set: &[K::Entry; WAYS],
     key: K,
     hash: u64,
@@ -455,9 +457,9 @@ fn known_in<'t, T: Tables, K: Key>(
 ) -> Option<(u16, &'t Backend, BackendState)> {
     let tag = flow::tag(hash);
     let entry = flow::find(set, key)?;
-    let (value, backend, state) = kept(tables, entry.value(), tag)?;
-    let new = value.after(head.signal, flow::seen(tables.jiffies()));
-    arrive::touch(tables, entry, value, new, tag);
+    let word = entry.value().load();
+    let (value, backend, state) = kept_by(tables, word, tag)?;
+    arrive::touch(tables, control, entry, word, head.signal);
     Some((value.backend, backend, state))
 }
 
@@ -468,7 +470,12 @@ pub fn kept<'t, T: Tables>(
     value: &Shared,
     tag: u64,
 ) -> Option<(Value, &'t Backend, BackendState)> {
-    let value = Value::unpack(value.load(), tag)?;
+    kept_by(tables, value.load(), tag)
+}
+
+#[inline(always)]
+fn kept_by<T: Tables>(tables: &T, word: u64, tag: u64) -> Option<(Value, &Backend, BackendState)> {
+    let value = Value::unpack(word, tag)?;
     let (backend, state) = usable(tables, value.backend)?;
     if !state.alive || state.generation != value.generation {
         return None;

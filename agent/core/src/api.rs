@@ -50,6 +50,9 @@ pub struct Status {
     pub tables: Vec<TableUse>,
     /// VRRP packets that were not taken for a peer's advert, by cause, zero ones left out.
     pub dropped_adverts: Vec<DroppedAdverts>,
+    /// What does not work at the moment and is tried again, in words.
+    #[serde(default)]
+    pub faults: Vec<String>,
     /// The last notices, newest last.
     pub recent: Vec<RecentNotice>,
     /// The peer channel, where one is configured.

@@ -263,6 +263,16 @@ fn modes(old: &Config, new: &Config, steps: &mut Vec<Step>) {
             steps.push(Step::SectionChanged { section, fields });
         }
     };
+    let (was, is) = (old.flows, new.flows);
+    section(
+        "flows",
+        Fields::default()
+            .time("tcp_new", was.tcp_new, is.tcp_new)
+            .time("tcp_established", was.tcp_established, is.tcp_established)
+            .time("tcp_closing", was.tcp_closing, is.tcp_closing)
+            .time("udp_new", was.udp_new, is.udp_new)
+            .time("udp_established", was.udp_established, is.udp_established),
+    );
     let (before, after) = (&old.tunnel, &new.tunnel);
     section(
         "tunnel",

@@ -234,6 +234,8 @@ fn services_backends_and_probes_are_told_one_by_one() {
 #[test]
 fn modes_are_told_and_need_no_restart() {
     let lines = changes(|new| {
+        new.flows.tcp_established = ms(900_000);
+        new.flows.udp_established = ms(300_000);
         new.tunnel.source4 = "10.9.0.0/16".parse().unwrap();
         new.tunnel.gue_port = 6081;
         new.tunnel.endpoints = vec![host(0)];
@@ -250,6 +252,7 @@ fn modes_are_told_and_need_no_restart() {
     assert_eq!(
         lines,
         [
+            "flows: tcp_established 7440s -> 900s, udp_established 180s -> 300s",
             "tunnel: source4 172.16.0.0/16 -> 10.9.0.0/16, gue_port 6080 -> 6081, \
              endpoints [] -> [192.168.1.26]",
             "nat: addresses [] -> [192.168.1.26], ports 1024-65535 -> 32768-65535, \

@@ -2,7 +2,7 @@
 
 use core::mem::offset_of;
 
-use crate::shared::Shared;
+use crate::{flow::Idle, shared::Shared};
 
 /// Words of the filter before the service table, 65,536 bits: a thousand addresses fill 1.5 %.
 pub const FILTER_WORDS: usize = 1 << 10;
@@ -24,9 +24,9 @@ pub struct Control {
     pub flow_seed: Shared,
     /// The daemon's last sign of life, nanoseconds of CLOCK_BOOTTIME.
     pub heartbeat_ns: Shared,
-    /// How long an established flow must have been idle before a new one may take its place, in
-    /// units of [`crate::flow::SEEN_SHIFT`] jiffies.
-    pub established_idle: Shared,
+    /// How long after its second packet one more confirms a TCP connection, in units of
+    /// [`crate::flow::SEEN_SHIFT`] jiffies.
+    pub confirm: Shared,
     /// [`NatTimeouts`], two words.
     pub nat_timeouts: [Shared; 2],
     /// [`super::NatPool`].
@@ -38,8 +38,12 @@ pub struct Control {
     pub tunnel6: [Shared; 4],
     /// The UDP port of GUE, network byte order.
     pub gue_port: Shared,
+    /// [`FragmentLifetimes`]
+    pub fragment_lifetimes: Shared,
     /// Zero.
-    pub reserved: [Shared; 2],
+    pub reserved: Shared,
+    /// [`Idle`], of the flow tables.
+    pub flow_idle: [Shared; Idle::WORDS],
     /// The addresses that translated packets come from, by number; zero: there is none.
     pub nat_addresses: [[Shared; 2]; NAT_ADDRESSES],
     /// Whose bit is not set is no address of ours: most packets go no further. It may say yes to
@@ -59,8 +63,8 @@ impl Control {
     pub const FLOW_SEED: usize = offset_of!(Self, flow_seed) / 8;
     /// [`Control::heartbeat_ns`]
     pub const HEARTBEAT: usize = offset_of!(Self, heartbeat_ns) / 8;
-    /// [`Control::established_idle`]
-    pub const ESTABLISHED_IDLE: usize = offset_of!(Self, established_idle) / 8;
+    /// [`Control::confirm`]
+    pub const CONFIRM: usize = offset_of!(Self, confirm) / 8;
     /// [`Control::nat_timeouts`], two words.
     pub const NAT_TIMEOUTS: usize = offset_of!(Self, nat_timeouts) / 8;
     /// [`Control::nat_pool`]
@@ -71,6 +75,10 @@ impl Control {
     pub const TUNNEL6: usize = offset_of!(Self, tunnel6) / 8;
     /// [`Control::gue_port`]
     pub const GUE_PORT: usize = offset_of!(Self, gue_port) / 8;
+    /// [`Control::fragment_lifetimes`]
+    pub const FRAGMENT_LIFETIMES: usize = offset_of!(Self, fragment_lifetimes) / 8;
+    /// [`Control::flow_idle`]
+    pub const FLOW_IDLE: usize = offset_of!(Self, flow_idle) / 8;
     /// [`Control::nat_addresses`], two words each.
     pub const NAT_ADDRESSES: usize = offset_of!(Self, nat_addresses) / 8;
     /// [`Control::filter`]
@@ -119,14 +127,44 @@ impl NatTimeouts {
     }
 }
 
-const _: () = assert!(size_of::<Control>() == 64 + 64 + 16 * NAT_ADDRESSES + 8 * FILTER_WORDS);
+/// How long later fragments may follow the first one, in units of [`crate::flow::SEEN_SHIFT`] jiffies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FragmentLifetimes {
+    /// Of IPv4.
+    pub v4: u32,
+    /// Of IPv6.
+    pub v6: u32,
+}
+
+impl FragmentLifetimes {
+    /// The word.
+    #[must_use]
+    pub const fn pack(self) -> u64 {
+        self.v4 as u64 | (self.v6 as u64) << 32
+    }
+
+    /// From the word.
+    #[must_use]
+    #[inline(always)]
+    pub const fn unpack(word: u64) -> Self {
+        Self {
+            v4: word as u32,
+            v6: (word >> 32) as u32,
+        }
+    }
+}
+
+const _: () =
+    assert!(size_of::<Control>() == 64 + 64 + 128 + 16 * NAT_ADDRESSES + 8 * FILTER_WORDS);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn timeouts_survive_packing() {
+    fn words_survive_packing() {
+        let lifetimes = FragmentLifetimes { v4: 30, v6: 59 };
+        assert_eq!(FragmentLifetimes::unpack(lifetimes.pack()), lifetimes);
         let timeouts = NatTimeouts {
             tcp_new: 59,
             tcp_established: 7266,

@@ -15,7 +15,7 @@ mod pool;
 mod service;
 
 pub use backend::{Backend, BackendState, Load, Mode};
-pub use control::{Control, FILTER_WORDS, NAT_ADDRESSES, NatTimeouts};
+pub use control::{Control, FILTER_WORDS, FragmentLifetimes, NAT_ADDRESSES, NatTimeouts};
 pub use fragment::{FRAGMENT_WAYS, Followed, Fragment, FragmentSet, identity};
 pub use limit::{SourceRule, SynLimit};
 pub use nat::{Hop, MOVED_LINES, MovedLine, NAT_PORT_SETS, NAT_SETS, Session};
@@ -24,10 +24,10 @@ pub use service::{Affinity, Policy, Role, Scheduler, Service};
 
 /// The version of everything in this module. It is part of the pin path: a program never sees
 /// maps of another version.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The name of the pinned directory of this version within the bpffs directory.
-pub const PIN_DIR: &str = "v2";
+pub const PIN_DIR: &str = "v3";
 
 /// The name of the kernel program.
 pub const PROGRAM: &str = "steerd";

@@ -3,7 +3,7 @@
 use crate::{
     abi::mapped,
     packet::Packet,
-    parse::{Family, Head, MAX_L4, protocol},
+    parse::{Family, Head, MAX_L4, protocol, quoted_transport},
 };
 
 /// A quoted TCP or UDP packet. Plain words: the verifier cannot follow an optional one.
@@ -101,9 +101,16 @@ pub(super) fn read<P: Packet>(packet: &P, head: &Head, quote: &mut Quote) -> Opt
             if first & 0xf0 != 0x60 || !is_ours {
                 return None;
             }
-            quote.protocol = (first >> 48) as u8 as u32;
             quote.destination = [to0, to1];
-            at + 40
+            let next = (first >> 48) as u8;
+            let is_transport = next == protocol::TCP || next == protocol::UDP;
+            let (protocol, transport) = if is_transport {
+                (next, at + 40)
+            } else {
+                quoted_transport(packet, at + 40, next)?
+            };
+            quote.protocol = protocol as u32;
+            transport
         }
     };
     let known = [protocol::TCP as u32, protocol::UDP as u32].contains(&quote.protocol);

@@ -4,7 +4,8 @@
 //! The message comes from the virtual address, as if from its host, and quotes the packet as it
 //! arrived: as much as the smallest packet that every host takes has room for (RFC 1812 section
 //! 4.3.2.3; RFC 4443 section 2.4 (c)). An IPv4 packet that may be fragmented would have to be: XDP
-//! cannot, so it is dropped; a lower MSS for the service keeps TCP from sending any.
+//! cannot, so it is dropped. TCP sends none if the backend offers a lower MSS; its SYN-ACK does not pass
+//! here, so that has to be set there.
 
 use super::{IPV4, IPV6, link::Link};
 use crate::{

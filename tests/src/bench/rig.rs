@@ -11,11 +11,11 @@ use aya::{
 use steerd_core::maglev::{self, Member};
 use steerd_ebpf::{
     abi::{
-        Affinity, Backend, BackendState, Control, FLOW4_SETS, MacOwner, Mode, NAT_PORT_SETS,
-        NatPool, NatTimeouts, PROGRAM, Policy, RING_LINE, Role, Scheduler, Service, SourceRule,
-        addr_words, mac_word, maps,
+        Affinity, Backend, BackendState, Control, FLOW4_SETS, FragmentLifetimes, MacOwner, Mode,
+        NAT_PORT_SETS, NatPool, NatTimeouts, PROGRAM, Policy, RING_LINE, Role, Scheduler, Service,
+        SourceRule, addr_words, mac_word, maps,
     },
-    flow::{Key4, WAYS},
+    flow::{Idle, Key4, WAYS},
     hash,
     parse::protocol::{TCP, UDP},
     place::{self, ServiceKey},
@@ -47,8 +47,16 @@ const RING: u32 = 4099;
 /// The flow table's hash is seeded by chance in the daemon; here runs are to be alike.
 const FLOW_SEED: u64 = 0x5eed_0f10_35ee_d001;
 
-/// The daemon's hour, in units of the flow table's clock, at 250 jiffies a second.
-const ESTABLISHED_IDLE: u64 = 3516;
+/// The daemon's defaults, in units of the flow table's clock, at 250 jiffies a second.
+const IDLE: Idle = Idle {
+    tcp_new: 59,
+    tcp_established: 7266,
+    tcp_closing: 59,
+    udp_new: 30,
+    udp_established: 176,
+};
+/// When a connection has lasted, in the same units.
+const CONFIRM: u64 = 10;
 
 /// How many networks new flows may not come from; the clients' is none of them.
 const DENIED: u32 = 1000;
@@ -440,7 +448,9 @@ fn control() -> [u64; Control::WORDS] {
     let tunnel6 = [TUNNEL6.0, TUNNEL6.1].map(|address| addr_words(address.octets()));
     let mut control = [0; Control::WORDS];
     control[Control::FLOW_SEED] = FLOW_SEED;
-    control[Control::ESTABLISHED_IDLE] = ESTABLISHED_IDLE;
+    control[Control::CONFIRM] = CONFIRM;
+    control[Control::FRAGMENT_LIFETIMES] = FragmentLifetimes { v4: 30, v6: 60 }.pack();
+    control[Control::FLOW_IDLE..][..Idle::WORDS].copy_from_slice(&IDLE.words());
     control[Control::NAT_TIMEOUTS..][..2].copy_from_slice(&timeouts.pack());
     control[Control::NAT_POOL] = pool.pack();
     control[Control::TUNNEL4] = tunnel4;

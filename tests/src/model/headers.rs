@@ -12,7 +12,7 @@ pub(super) const UDP: u8 = 17;
 pub(super) const ICMPV6: u8 = 58;
 
 /// Transport headers further into the frame are not looked for.
-const FURTHEST: usize = 512;
+pub(super) const FURTHEST: usize = 512;
 
 /// How many IPv6 extension headers are looked at.
 const MOST_EXTENSIONS: usize = 6;

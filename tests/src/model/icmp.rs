@@ -13,7 +13,7 @@ use super::{
     Decision, Model, checksum,
     config::Service,
     forward::{From, aged},
-    headers::{Headers, ICMPV6, TCP, UDP, be16},
+    headers::{FURTHEST, Headers, ICMPV6, TCP, UDP, be16},
     link::Link,
 };
 
@@ -53,7 +53,7 @@ impl Model {
         if !is_error {
             return Err(Verdict::NoService);
         }
-        let quote = quote(packet, headers).ok_or(Verdict::NoService)?;
+        let quote = quote(link, packet, headers).ok_or(Verdict::NoService)?;
         let service = self
             .config
             .services
@@ -209,7 +209,7 @@ fn echo(link: &Link, packet: &[u8], headers: &Headers) -> Result<Decision, Verdi
 }
 
 /// What an error quotes: enough of a TCP or UDP packet from the address that it is to.
-fn quote(packet: &[u8], headers: &Headers) -> Option<Quote> {
+fn quote(link: &Link, packet: &[u8], headers: &Headers) -> Option<Quote> {
     let message = packet.get(..headers.end)?;
     let at = headers.transport + 8;
     let quoted = message.get(at..)?;
@@ -233,7 +233,8 @@ fn quote(packet: &[u8], headers: &Headers) -> Option<Quote> {
             octets.copy_from_slice(&header[at..at + 16]);
             IpAddr::from(octets)
         };
-        (address(8), address(24), header[6], 40)
+        let (protocol, length) = behind_extensions(quoted, link.length() + at, header[6])?;
+        (address(8), address(24), protocol, length)
     };
     let transport = quoted.get(header..)?;
     // RFC 792: 64 bits of it.
@@ -248,6 +249,30 @@ fn quote(packet: &[u8], headers: &Headers) -> Option<Quote> {
         at,
         transport: at + header,
     })
+}
+
+/// The transport protocol of a quoted IPv6 packet, whose first byte is the frame's `at`, and where its
+/// header begins.
+fn behind_extensions(quoted: &[u8], at: usize, mut next: u8) -> Option<(u8, usize)> {
+    let mut length = 40;
+    for _ in 0..=6 {
+        let byte = |place: usize| quoted.get(length + place).copied().map(usize::from);
+        if matches!(next, TCP | UDP) {
+            return (length == 40 || at + length <= FURTHEST).then_some((next, length));
+        }
+        let here = match next {
+            0 | 60 => 8 * (1 + byte(1)?),
+            43 if byte(3)? != 0 => return None,
+            43 => 8 * (1 + byte(1)?),
+            51 => 4 * (2 + byte(1)?),
+            44 if be16(quoted, length + 2)? >> 3 != 0 => return None,
+            44 => 8,
+            _ => return None,
+        };
+        next = *quoted.get(length)?;
+        length += here;
+    }
+    None
 }
 
 /// The error, a hop older, between other ends, about a packet between other ends.

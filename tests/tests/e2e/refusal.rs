@@ -221,3 +221,24 @@ fn an_address_that_another_host_has() -> Result<()> {
     drop(squatter);
     lab.until_master(Primary)
 }
+
+/// What comes in by a port is the bridge's, and so are the routes: the program could send nothing back.
+#[test]
+fn a_port_of_a_bridge_is_no_interface_for_the_program() -> Result<()> {
+    let mut lab = lab(FAST)?;
+    let namespace = lab.node(Primary)?.host.namespace.clone();
+    let ip = |arguments: &str| -> Result<()> {
+        let mut command = namespace.command("ip");
+        command.args(arguments.split_whitespace());
+        let output = process::output(command, Duration::from_secs(5))?;
+        assert!(output.status.success(), "{output:?}");
+        Ok(())
+    };
+    ip("link add br0 type bridge")?;
+    ip(&format!("link set {INTERFACE} master br0"))?;
+    let output = refused(&mut lab, |_| Ok(()))?;
+    let told = format!("{INTERFACE} is a port of the bridge br0");
+    assert_told(&output, 1, &[&told, "name br0 in its place"]);
+    ip(&format!("link set {INTERFACE} nomaster"))?;
+    assert_untouched(&mut lab)
+}

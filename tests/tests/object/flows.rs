@@ -224,7 +224,7 @@ fn a_flow_without_a_place_stays_with_one_backend() {
         };
         let policy = Policy::new(scheduler, five_tuple, 0, false, false, false);
         world.service_with(1, ip(VIP), PORT, 6, &[1, 2], policy);
-        for spec in established.iter().chain(established) {
+        for spec in established.iter().chain(established).chain(established) {
             assert_eq!(world.run(&spec.build()).verdict, Verdict::Dsr);
         }
         let backends =

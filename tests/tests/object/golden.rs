@@ -8,7 +8,8 @@ use steerd_ebpf::{
 };
 
 use crate::{
-    packets::{PORT, Spec, Transport, VIP, VIP6, ip},
+    packets::{CLIENT, PORT, Spec, Transport, VIP, VIP6, ip},
+    raw::{Raw, UDP, segment},
     world::{
         BACKEND_MAC, CLIENT_MAC, DROP, INGRESS, OWN_MAC, Outcome, PASS, PEER_MAC, REDIRECT, TX,
         World,
@@ -382,6 +383,23 @@ fn services_and_backends_are_counted() {
     assert_eq!(world.counter(maps::SERVICE_STATS, 5), counter);
     assert_eq!(world.counter(maps::BACKEND_STATS, DSR), counter);
     assert_eq!(world.counter(maps::BACKEND_STATS, LOCAL).packets, 1);
+}
+
+/// Where the test run puts what a page does not hold into other buffers, which programs cannot read
+/// directly: `World::run` compares the bytes counted with the frame's.
+#[test]
+fn a_frame_of_several_buffers_is_steered_and_counted_as_a_whole() {
+    let world = world();
+    for vip in [VIP, VIP6].map(ip) {
+        let client = ip(if vip.is_ipv4() { CLIENT } else { "fd00:1::10" });
+        for length in [1400, 1472, 1473, 3000, 4000, 8952] {
+            let datagram = segment(UDP, (client, 40_000), (vip, PORT + 1), &vec![7; length]);
+            let frame = Raw::new(client, vip, UDP).frame(&datagram);
+            let outcome = world.run(&frame);
+            assert_eq!(outcome.verdict, Verdict::Dsr, "{length}");
+            assert!(outcome.frame.ends_with(&[7; 1400]), "{length}");
+        }
+    }
 }
 
 #[test]

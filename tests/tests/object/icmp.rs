@@ -533,6 +533,82 @@ fn a_quote_may_have_options_and_be_a_first_fragment() {
     }
 }
 
+/// A backend's first fragment, or one with options: each header that a host may send, alone and
+/// behind others, tells the error's backend as the bare packet would.
+#[test]
+fn a_quote_may_have_extension_headers() {
+    let (vip, client) = (ip(VIP6), client(ip(VIP6)));
+    let chains: [&[u8]; 7] = [
+        &[44],
+        &[60],
+        &[0],
+        &[43],
+        &[51],
+        &[0, 60, 43, 44, 51, 60],
+        &[60; 6],
+    ];
+    for (mode, verdict, action) in WAYS {
+        let world = world(mode);
+        for protocol in [TCP, UDP] {
+            // A flow, and for mode nat its session: whose packets the backend sends.
+            let transport = if protocol == TCP {
+                Transport::Syn
+            } else {
+                Transport::Udp
+            };
+            let spec = Spec {
+                transport,
+                ..Spec::v6(Transport::Syn)
+            };
+            world.run(&spec.build());
+            let segment = segment(protocol, (vip, PORT), (client, CLIENT_PORT), b"data");
+            let bare = Raw::new(vip, client, protocol).packet(&segment);
+            let answer = world.run(&error(vip, [2, 0], &bare, &[]));
+            if mode != Mode::Nat {
+                assert_eq!((answer.verdict, answer.action), (verdict, action));
+            }
+            for chain in chains {
+                let quote = extended(vip, client, chain, protocol, &segment);
+                let outcome = world.run(&error(vip, [2, 0], &quote, &[]));
+                let what = format!("{mode:?} {protocol} {chain:?}");
+                assert_eq!(
+                    (outcome.verdict, outcome.action),
+                    (answer.verdict, answer.action),
+                    "{what}"
+                );
+                let least = &quote[..quote.len() - segment.len() + 8];
+                let outcome = world.run(&error(vip, [2, 0], least, &[]));
+                assert_eq!(outcome.verdict, answer.verdict, "{what}");
+                let short = error(vip, [2, 0], &least[..least.len() - 1], &[]);
+                passes(&world, &short, Verdict::NoService, "too little is quoted");
+            }
+            for (chain, what) in [(&[60; 7][..], "too many"), (&[135], "mobility")] {
+                let quote = extended(vip, client, chain, protocol, &segment);
+                let frame = error(vip, [2, 0], &quote, &[]);
+                passes(&world, &frame, Verdict::NoService, what);
+            }
+        }
+    }
+}
+
+/// A packet with these extension headers, each of eight bytes.
+fn extended(from: IpAddr, to: IpAddr, chain: &[u8], protocol: u8, segment: &[u8]) -> Vec<u8> {
+    let mut payload = Vec::new();
+    for (n, kind) in chain.iter().enumerate() {
+        let next = chain.get(n + 1).copied().unwrap_or(protocol);
+        payload.extend(match kind {
+            // The first fragment; more follow.
+            44 => [next, 0, 0, 1, 0, 0, 0, 7],
+            // No segments left.
+            43 => [next, 0, 4, 0, 0, 0, 0, 0],
+            51 => [next, 0, 0, 0, 0, 0, 0, 1],
+            _ => [next, 0, 1, 4, 0, 0, 0, 0],
+        });
+    }
+    payload.extend(segment);
+    Raw::new(from, to, chain[0]).packet(&payload)
+}
+
 #[test]
 fn quotes_that_say_nothing_pass() {
     let world = world(Mode::Dsr);

@@ -122,6 +122,7 @@ fn the_packets_meet_every_verdict_and_event() {
         missed,
         [
             "flow-evicted-new",
+            "flow-evicted-unconfirmed",
             "flow-evicted-idle",
             "flow-unrecorded",
             "nat-evicted",

@@ -20,10 +20,11 @@ use aya::{
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use steerd_ebpf::{
     abi::{
-        Backend, BackendState, Control, Counter, MacOwner, Mode, PROGRAM, Policy, RING_LINE, Role,
-        Service, SourceRule, addr_words, mac_word, maps,
+        Backend, BackendState, Control, Counter, FragmentLifetimes, MacOwner, Mode, PROGRAM,
+        Policy, RING_LINE, Role, Service, SourceRule, addr_words, mac_word, maps,
     },
     event::Event,
+    flow::Idle,
     hash,
     inspect::{self, Flow},
     shared::Shared,
@@ -96,7 +97,15 @@ impl World {
         world.control[Control::SERVICES] = seed;
         world.control[Control::MACS] = seed;
         world.control[Control::FLOW_SEED] = FLOW_SEED;
-        world.control[Control::ESTABLISHED_IDLE] = 3516;
+        let idle = Idle {
+            tcp_new: 60,
+            tcp_established: 3516,
+            tcp_closing: 60,
+            udp_new: 30,
+            udp_established: 180,
+        };
+        world.control[Control::FRAGMENT_LIFETIMES] = FragmentLifetimes { v4: 30, v6: 60 }.pack();
+        world.control[Control::FLOW_IDLE..][..Idle::WORDS].copy_from_slice(&idle.words());
         world.write_control();
         // Whatever leaves through interface 77 goes nowhere.
         let mut devices: DevMapHash<&mut MapData> =

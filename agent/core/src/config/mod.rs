@@ -6,6 +6,7 @@
 
 mod channel;
 mod error;
+mod flow;
 pub mod limits;
 mod mode;
 mod policy;
@@ -24,6 +25,7 @@ use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 pub use channel::{CHANNEL_PORT, Channel, ChannelPeer};
 pub use error::{ConfigErrors, Mistake};
+pub use flow::FlowTimeouts;
 use ipnet::IpNet;
 pub use mode::{Encapsulation, Mode, Nat, NatTimeouts, PortRange, Tunnel};
 pub use policy::{Affinity, Policy, Scheduler, Sources, SynRate};
@@ -69,6 +71,8 @@ pub struct Config {
     pub log: Log,
     /// The kernel program and where it runs.
     pub dataplane: Dataplane,
+    /// How long flows count that nothing is heard of.
+    pub flows: FlowTimeouts,
     /// The outer packets of mode `tunnel`.
     pub tunnel: Tunnel,
     /// The translations of mode `nat`.

@@ -16,7 +16,7 @@ pub struct Policy {
     /// What of a flow the choice depends on; anything but [`Affinity::FiveTuple`] only with
     /// [`Scheduler::Maglev`].
     pub affinity: Affinity,
-    /// The largest TCP segment that handshakes may agree on, 536 to 65495; none: any.
+    /// The largest TCP segment that servers send, with mode `nat` clients too, 536 to 65495; none: any.
     pub mss: Option<u16>,
     /// How many new flows each node takes.
     pub syn_rate: Option<SynRate>,

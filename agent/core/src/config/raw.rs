@@ -7,6 +7,7 @@
 //! those of the wire format in [`wire`].
 
 mod channel;
+mod flow;
 mod mode;
 mod service;
 mod track;
@@ -15,6 +16,7 @@ mod wire;
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 pub(super) use channel::{RawChannel, RawPeer};
+pub(super) use flow::RawFlows;
 use ipnet::IpNet;
 pub(super) use mode::{RawNat, RawTunnel};
 pub(super) use service::{AffinityWord, RawBackend, RawService};
@@ -29,7 +31,7 @@ use super::{
     reader::{At, Given, List, TableReader},
     scalar,
     schema::{
-        ANNOUNCE, CHANNEL, CONTROL, DATAPLANE, FILE, LOG, NAT, NODE, PEER, PROBE, SERVICE,
+        ANNOUNCE, CHANNEL, CONTROL, DATAPLANE, FILE, FLOWS, LOG, NAT, NODE, PEER, PROBE, SERVICE,
         SYNC_GROUP, TRACK, TUNNEL, VIRTUAL_ROUTER,
     },
 };
@@ -51,6 +53,7 @@ pub(super) fn parse(text: &str) -> (Option<RawConfig>, Vec<Mistake>) {
         control: control(file.table("control", &CONTROL)),
         log: log(file.table("log", &LOG)),
         dataplane: dataplane(file.table("dataplane", &DATAPLANE)),
+        flows: flow::flows(file.table("flows", &FLOWS)),
         tunnel: mode::tunnel(file.table("tunnel", &TUNNEL)),
         nat: mode::nat(file.table("nat", &NAT)),
         virtual_routers: file.tables(
@@ -81,6 +84,7 @@ pub(super) struct RawConfig {
     pub(super) control: RawControl,
     pub(super) log: RawLog,
     pub(super) dataplane: RawDataplane,
+    pub(super) flows: RawFlows,
     pub(super) tunnel: RawTunnel,
     pub(super) nat: RawNat,
     pub(super) virtual_routers: List<RawVirtualRouter>,

@@ -8,7 +8,12 @@ pub(super) mod net;
 pub(super) mod track;
 pub(super) mod wire;
 
-use std::{net::IpAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{
+    net::IpAddr,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use jiff::fmt::friendly::SpanParser;
@@ -232,9 +237,14 @@ pub(super) fn socket_path(value: &DeValue<'_>) -> Result<PathBuf, Problem> {
     ))
 }
 
-/// A directory in bpffs, which reserves names with a dot (the kernel's `bpf_lookup`).
+/// A directory in bpffs, which reserves names with a dot (the kernel's `bpf_lookup`). One of steerd's
+/// own: in the file system's root are the pins of others.
 pub(super) fn bpf_path(value: &DeValue<'_>) -> Result<PathBuf, Problem> {
     let path = path(value)?;
+    if path == Path::new("/sys/fs/bpf") {
+        return Err(must("name a directory of its own below bpffs", value)
+            .help("other programs keep their pins there too: \"/sys/fs/bpf/steerd\""));
+    }
     let name = path
         .file_name()
         .map(|name| name.to_string_lossy().contains('.'));

@@ -13,6 +13,7 @@ pub(super) const FILE: Schema = Schema {
         "control",
         "log",
         "dataplane",
+        "flows",
         "tunnel",
         "nat",
         "virtual_router",
@@ -39,6 +40,16 @@ pub(super) const LOG: Schema = Schema {
 pub(super) const DATAPLANE: Schema = Schema {
     table: "[dataplane]",
     keys: &["interfaces", "xdp_mode", "bpf_dir"],
+};
+pub(super) const FLOWS: Schema = Schema {
+    table: "[flows]",
+    keys: &[
+        "tcp_new",
+        "tcp_established",
+        "tcp_closing",
+        "udp_new",
+        "udp_established",
+    ],
 };
 pub(super) const TUNNEL: Schema = Schema {
     table: "[tunnel]",
@@ -186,12 +197,13 @@ pub(super) const TRACK: Schema = Schema {
 
 /// Every table of the file.
 #[cfg(test)]
-pub(super) const SCHEMAS: [&Schema; 17] = [
+pub(super) const SCHEMAS: [&Schema; 18] = [
     &FILE,
     &NODE,
     &CONTROL,
     &LOG,
     &DATAPLANE,
+    &FLOWS,
     &TUNNEL,
     &NAT,
     &VIRTUAL_ROUTER,

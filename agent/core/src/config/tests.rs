@@ -197,6 +197,13 @@ fn render(config: &Config) -> String {
     );
     let addresses =
         |list: &[std::net::IpAddr]| self::addresses(list.iter().map(ToString::to_string));
+    let flows = config.flows;
+    line("", "[flows]".into());
+    line("tcp_new", duration(flows.tcp_new));
+    line("tcp_established", duration(flows.tcp_established));
+    line("tcp_closing", duration(flows.tcp_closing));
+    line("udp_new", duration(flows.udp_new));
+    line("udp_established", duration(flows.udp_established));
     let tunnel = &config.tunnel;
     line("", "[tunnel]".into());
     line("source4", format!("\"{}\"", tunnel.source4));

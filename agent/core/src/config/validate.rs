@@ -25,9 +25,10 @@ mod wire;
 use std::{collections::HashSet, path::PathBuf};
 
 use super::{
-    Config, Control, Dataplane, Log, LogFormat, Name, Node, VirtualRouter, XdpMode, channel,
+    Config, Control, Dataplane, FlowTimeouts, Log, LogFormat, Name, Node, VirtualRouter, XdpMode,
+    channel,
     error::{Mistake, quote},
-    raw::{RawConfig, RawControl, RawDataplane, RawLog, RawNode},
+    raw::{RawConfig, RawControl, RawDataplane, RawFlows, RawLog, RawNode},
     reader::At,
     scalar,
 };
@@ -70,6 +71,7 @@ pub(super) fn validate(
         control: control(&raw.control)?,
         log: log(&raw.log)?,
         dataplane: dataplane?,
+        flows: flows(&raw.flows)?,
         tunnel: tunnel?,
         nat: nat?,
         virtual_routers,
@@ -110,6 +112,17 @@ fn log(raw: &RawLog) -> Option<Log> {
     Some(Log {
         level: raw.level.or("info".to_owned())?,
         format: raw.format.or(LogFormat::Text)?,
+    })
+}
+
+fn flows(raw: &RawFlows) -> Option<FlowTimeouts> {
+    let defaults = FlowTimeouts::default();
+    Some(FlowTimeouts {
+        tcp_new: raw.tcp_new.or(defaults.tcp_new)?,
+        tcp_established: raw.tcp_established.or(defaults.tcp_established)?,
+        tcp_closing: raw.tcp_closing.or(defaults.tcp_closing)?,
+        udp_new: raw.udp_new.or(defaults.udp_new)?,
+        udp_established: raw.udp_established.or(defaults.udp_established)?,
     })
 }
 

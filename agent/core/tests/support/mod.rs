@@ -5,8 +5,9 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use steerd_core::{
     action::{Action, Steering},
     config::{
-        Announce, Backend, Config, Control, Dataplane, Encapsulation, Log, LogFormat, Mode, Name,
-        Nat, Policy, Probe, ProbeKind, Protocol, Service, Tunnel, VirtualRouter, Wire, XdpMode,
+        Announce, Backend, Config, Control, Dataplane, Encapsulation, FlowTimeouts, Log, LogFormat,
+        Mode, Name, Nat, Policy, Probe, ProbeKind, Protocol, Service, Tunnel, VirtualRouter, Wire,
+        XdpMode,
     },
     event::BackendKey,
     node::Node,
@@ -85,6 +86,7 @@ pub(crate) fn config(routers: Vec<VirtualRouter>, services: Vec<Service>) -> Con
             xdp_mode: XdpMode::Auto,
             bpf_dir: "/sys/fs/bpf/steerd".into(),
         },
+        flows: FlowTimeouts::default(),
         tunnel: Tunnel::default(),
         nat: Nat::default(),
         virtual_routers: routers,

@@ -152,6 +152,7 @@ pub(crate) fn status() -> Status {
             ],
         }],
         dropped_adverts: Vec::new(),
+        faults: Vec::new(),
         verdicts: [("not-vip", 12_031), ("local", 981_204)]
             .map(|(verdict, packets)| VerdictCount {
                 verdict: verdict.into(),

@@ -39,6 +39,10 @@ pub(crate) fn status(look: Look, status: &Status, now_unix_ms: u64) -> String {
         let name = clean(interface.name.as_str());
         text.push_str(&format!("{name} is {}, XDP {mode}\n", look.paint(up, tone)));
     }
+    for fault in &status.faults {
+        let fails = look.paint("FAILS", Tone::Bad);
+        text.push_str(&format!("{fails}  {}\n", clean(fault)));
+    }
     for router in &status.virtual_routers {
         text.push('\n');
         virtual_router(look, router, &mut text);
@@ -473,6 +477,7 @@ mod tests {
             events: Vec::new(),
             tables: Vec::new(),
             dropped_adverts: Vec::new(),
+            faults: Vec::new(),
             recent: Vec::new(),
             ..samples::status()
         };
@@ -481,6 +486,19 @@ mod tests {
             shown,
             "game-a, steerd 0.1.0, up 2h 3m, /etc/steerd/steerd.toml\n"
         );
+    }
+
+    #[test]
+    fn what_does_not_work_is_said_first() {
+        let failing = Status {
+            faults: vec!["service game is steered as before: no room\u{1b}".to_owned()],
+            ..samples::status()
+        };
+        let shown = status(Look::default(), &failing, samples::NOW_UNIX_MS);
+        let line = "\nFAILS  service game is steered as before: no room";
+        let (before, _) = shown.split_once(line).expect("it is there");
+        assert!(before.lines().count() <= 3, "above the routers: {shown}");
+        assert!(!shown.contains('\u{1b}'), "{shown:?}");
     }
 
     #[test]

@@ -67,16 +67,8 @@ impl Driver {
                 }
             }
             Action::Forget { address } => self.netlink.forget(address),
-            Action::Steer(steering) => {
-                if let Err(error) = self.plane.steer(&steering) {
-                    error!(service = %steering.service, "{error}");
-                }
-                self.steering.insert(steering.service.clone(), steering);
-            }
-            Action::Unsteer { service } => {
-                self.steering.remove(&service);
-                self.plane.unsteer(&service);
-            }
+            Action::Steer(steering) => self.steer(steering),
+            Action::Unsteer { service } => self.unsteer(&service),
             Action::Forwarders(macs) => {
                 self.forwarders = macs;
                 self.update_macs();
@@ -157,6 +149,7 @@ impl Driver {
     pub(super) async fn reconfigured(&mut self) {
         let before = std::mem::replace(&mut self.config, self.node.config().clone());
         // Before anything is steered by it.
+        self.plane.set_flow_idle(&self.config.flows);
         if let Err(error) = self.plane.configure(&self.config.tunnel, &self.config.nat) {
             error!("{error}");
         }
@@ -236,6 +229,10 @@ impl Driver {
             self.update_served().await;
         }
         self.attach(&interfaces);
+        self.set_faults(
+            "ports",
+            ports(&interfaces).map(|fault| fault.to_string()).collect(),
+        );
         self.listen();
         self.update_sources();
         // What is translated may be answered through it.
@@ -266,6 +263,7 @@ impl Driver {
         if untranslated {
             self.update_own().await;
         }
+        self.retry_steering();
         self.correct_loads();
     }
 
@@ -350,7 +348,16 @@ impl Driver {
             let tagged = interfaces
                 .iter()
                 .flat_map(|one| one.vlans.values().map(move |&mac| own(one, mac)));
+            // A frame for a bond comes in by a port of it, which answers leave through again.
+            let ports = interfaces.iter().flat_map(|one| {
+                let port = |&ifindex| Own {
+                    ifindex,
+                    mac: one.mac,
+                };
+                one.ports.iter().map(port)
+            });
             themselves
+                .chain(ports)
                 .chain(tagged.filter(|tagged| interfaces.iter().all(|one| one.mac != tagged.mac)))
                 .collect()
         };
@@ -360,15 +367,6 @@ impl Driver {
         }
         if own_changed {
             self.steer_again();
-        }
-    }
-
-    /// Steers everything as before: backends' entries hold this host's MACs.
-    fn steer_again(&mut self) {
-        for steering in self.steering.values() {
-            if let Err(error) = self.plane.steer(steering) {
-                error!(service = %steering.service, "{error}");
-            }
         }
     }
 
@@ -383,6 +381,30 @@ impl Driver {
             }
         }
     }
+}
+
+/// Interfaces that are ports of others: what comes in by them is the other's, and so are the routes.
+pub(super) fn ports(interfaces: &[Iface]) -> impl Iterator<Item = PortError> {
+    interfaces.iter().filter_map(|interface| {
+        let upper = interface.upper.as_ref()?;
+        Some(PortError {
+            port: interface.name.clone(),
+            upper: upper.name.clone(),
+            kind: upper.kind.clone(),
+        })
+    })
+}
+
+/// An interface that is a port of another one.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{port} is a port of the {kind} {upper}, which has the addresses and routes: name {upper} in its place \
+     under `interfaces` of [dataplane] and as `interface` of virtual routers"
+)]
+pub(crate) struct PortError {
+    port: Name,
+    upper: String,
+    kind: String,
 }
 
 /// That the interfaces of all virtual routers exist: the sockets of one without could not be opened,

@@ -95,6 +95,7 @@ impl Driver {
             events: self.plane.events(),
             tables: Vec::new(),
             dropped_adverts: dropped.collect(),
+            faults: self.faults.values().flatten().cloned().collect(),
             recent: self.history.iter().cloned().collect(),
             channel: self.channel_status(now),
         }

@@ -107,6 +107,8 @@ mod tests {
             mac: [2, 0, 0, 0, 0, 1],
             vlans: BTreeMap::new(),
             up: true,
+            ports: BTreeSet::new(),
+            upper: None,
         }
     }
 

@@ -5,13 +5,15 @@
 //! * [`answer`] answers the control socket;
 //! * [`links`] knows which interfaces the core may count on;
 //! * [`nat`] puts the addresses for translation on the host;
-//! * [`resume`] takes over what an earlier daemon left.
+//! * [`resume`] takes over what an earlier daemon left;
+//! * [`steer`] says to the data plane where packets go, until it is written.
 
 mod act;
 mod answer;
 mod links;
 mod nat;
 mod resume;
+mod steer;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -20,9 +22,11 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use act::PortError;
 use links::Links;
 use nat::NatError;
 use sd_notify::NotifyState;
+use steer::Unsteered;
 use steerd_core::{
     action::{Notice, Steering},
     api::RecentNotice,
@@ -82,6 +86,8 @@ pub(crate) enum DriverError {
     Nat(#[from] NatError),
     #[error(transparent)]
     Channel(#[from] ChannelError),
+    #[error(transparent)]
+    Port(#[from] PortError),
     #[error("cannot wait for signals: {0}")]
     Signals(std::io::Error),
 }
@@ -111,6 +117,7 @@ pub(crate) struct Driver {
     history: VecDeque<RecentNotice>,
     /// What was last said of each service, to be said again when this host's MACs change.
     steering: BTreeMap<Name, Steering>,
+    unsteered: Unsteered,
     forwarders: Vec<[u8; 6]>,
     masters: BTreeSet<Name>,
     sources: BTreeMap<Name, Option<IpAddr>>,
@@ -172,6 +179,9 @@ impl Driver {
         let exits = netlink.exits();
         let addresses = netlink.addresses().await?;
         nat::check(&config, &addresses, &state)?;
+        if let Some(error) = act::ports(&interfaces.borrow()).next() {
+            return Err(error.into());
+        }
 
         resume::tidy_up(&config, &netlink, &mut state).await?;
         let restored = resume::restored(&config, &plane, &state, started);
@@ -202,6 +212,7 @@ impl Driver {
             started,
             history: VecDeque::new(),
             steering: BTreeMap::new(),
+            unsteered: Unsteered::default(),
             forwarders,
             masters: BTreeSet::new(),
             sources: BTreeMap::new(),
@@ -215,6 +226,7 @@ impl Driver {
         };
         driver.update_macs();
         driver.update_sources();
+        driver.plane.set_flow_idle(&driver.config.flows);
         driver
             .plane
             .configure(&driver.config.tunnel, &driver.config.nat)?;

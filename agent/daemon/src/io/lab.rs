@@ -13,8 +13,8 @@ use socket2::{Domain, Socket, Type};
 use steerd_core::{
     announce,
     config::{
-        Announce, Config, Control, Dataplane, Log, LogFormat, Name, Nat, Node, Tunnel,
-        VirtualRouter, Wire, XdpMode,
+        Announce, Config, Control, Dataplane, FlowTimeouts, Log, LogFormat, Name, Nat, Node,
+        Tunnel, VirtualRouter, Wire, XdpMode,
     },
     event::Event,
 };
@@ -215,6 +215,7 @@ pub(crate) fn config(device: &str, addresses: &[&str], peers: &[&str]) -> Config
             xdp_mode: XdpMode::Auto,
             bpf_dir: "/nonexistent".into(),
         },
+        flows: FlowTimeouts::default(),
         tunnel: Tunnel::default(),
         nat: Nat::default(),
         virtual_routers: vec![VirtualRouter {

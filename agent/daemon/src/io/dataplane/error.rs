@@ -16,6 +16,12 @@ pub(crate) enum DataplaneError {
     /// The directory is on another file system.
     #[error("{path} is not on a bpffs: mount one with `mount -t bpf bpf /sys/fs/bpf`")]
     NoBpffs { path: PathBuf },
+    /// The directory is a bpffs itself, which others use too.
+    #[error(
+        "{path} is a whole bpffs, where other programs keep their pins too: set `bpf_dir` under \
+         [dataplane] to a directory in it, such as {path}/steerd"
+    )]
+    WholeBpffs { path: PathBuf },
     /// A file operation on pins failed.
     #[error("cannot {what} {path}: {source}")]
     Pin {

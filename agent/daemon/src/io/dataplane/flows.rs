@@ -10,13 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use steerd_core::{
-    api::{Connections, Status, TableUse},
-    config::NatTimeouts,
-};
+use steerd_core::api::{Connections, Status, TableUse};
 use steerd_ebpf::{
     abi::{Control, NatPool, maps},
-    flow, inspect,
+    flow::{self, Idle},
+    inspect,
     scan::{self, Ages, Count, Entries},
 };
 use tracing::info;
@@ -156,17 +154,19 @@ impl View {
 
     /// Counts flows that the program would go by, and those only.
     fn flow_count(&self) -> Count {
-        let unit = view::read_clock().unit();
-        let age = |span| scan::age(span, unit);
-        let spans = NatTimeouts::default();
-        let ages = |new, established, closing| Ages {
-            new: age(new),
-            established: age(established),
-            closing: age(closing),
-        };
+        let word = |class| self.maps.control_word(Control::FLOW_IDLE + class);
+        let spans = Idle::from_words(word);
         self.count_with(
-            ages(spans.tcp_new, spans.tcp_established, spans.tcp_closing),
-            ages(spans.udp_new, spans.udp_established, Duration::ZERO),
+            Ages {
+                new: spans.tcp_new,
+                established: spans.tcp_established,
+                closing: spans.tcp_closing,
+            },
+            Ages {
+                new: spans.udp_new,
+                established: spans.udp_established,
+                closing: 0,
+            },
         )
     }
 

@@ -4,19 +4,21 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    time::Duration,
 };
 
 use aya::{
     Ebpf,
     maps::{DevMapHash, MapData, MapError},
 };
-use steerd_core::config::{Nat, Tunnel};
+use steerd_core::config::{FlowTimeouts, Nat, Tunnel};
 use steerd_ebpf::{
     abi::{
         Control, MAC_SLOTS, MAX_DEVICES, MAX_SERVICES, MacOwner, Role, SERVICE_SLOTS, Service,
         mac_word, maps,
     },
     place::{self, ServiceKey},
+    scan,
 };
 
 use super::{
@@ -43,7 +45,24 @@ pub(crate) struct Exit {
     pub(crate) mac: [u8; 6],
 }
 
+/// How long after its second packet one more says that a connection lasts. Flooding the table with
+/// flows that count as such takes three packets each and this time between them.
+const CONFIRM: Duration = Duration::from_secs(10);
+
 impl Dataplane {
+    /// Takes the section `[flows]`, and what else is told in the flow clock's units. At the start before
+    /// anything is steered.
+    pub(crate) fn set_flow_idle(&self, flows: &FlowTimeouts) {
+        let unit = view::read_clock().unit();
+        let confirm = scan::age(CONFIRM, unit);
+        self.maps.set_control(Control::CONFIRM, &[confirm.into()]);
+        let idle = words::flow_idle(flows, unit);
+        self.maps.set_control(Control::FLOW_IDLE, &idle.words());
+        let lifetimes = words::fragment_lifetimes(unit);
+        self.maps
+            .set_control(Control::FRAGMENT_LIFETIMES, &[lifetimes.pack()]);
+    }
+
     /// Takes the sections `[tunnel]` and `[nat]`. At the start before anything is steered, as what is
     /// steered may need it.
     ///
@@ -137,9 +156,11 @@ impl Dataplane {
         if own == self.own && forwarders == self.forwarders {
             return Ok(());
         }
-        let mut macs: Vec<(u64, MacOwner)> = own
+        // The ports of a bond have the same one.
+        let distinct: BTreeSet<[u8; 6]> = own.iter().map(|own| own.mac).collect();
+        let mut macs: Vec<(u64, MacOwner)> = distinct
             .iter()
-            .map(|own| (mac_word(own.mac), MacOwner::Own))
+            .map(|&mac| (mac_word(mac), MacOwner::Own))
             .collect();
         macs.extend(
             forwarders

@@ -3,8 +3,8 @@
 //! Program, link and maps are pinned, so that they outlive the daemon:
 //!
 //! ```text
-//! {bpf_dir}/v2/CONTROL, SERVICES, ...   the maps of this ABI version
-//! {bpf_dir}/v2/link-eth0                the attachment to an interface
+//! {bpf_dir}/v3/CONTROL, SERVICES, ...   the maps of this ABI version
+//! {bpf_dir}/v3/link-eth0                the attachment to an interface
 //! ```
 //!
 //! A daemon that starts finds them, checks that the maps are what it expects, loads its own
@@ -36,7 +36,11 @@ use steerd_ebpf::abi::{
 };
 use tracing::{debug, info, warn};
 
-use super::{error::DataplaneError, mode};
+use super::{
+    error::DataplaneError,
+    mode,
+    pins::{self, links, other_versions},
+};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/steerd.o"));
 
@@ -45,7 +49,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/st
 pub(super) fn prepare(config: &Config) -> Result<Ebpf, DataplaneError> {
     check_capabilities()?;
     let pins = config.bpf_dir.join(PIN_DIR);
-    check_bpffs(&config.bpf_dir)?;
+    pins::check(&config.bpf_dir)?;
     // Other users have no business with the maps: the control socket decides who sees what.
     for dir in [&config.bpf_dir, &pins] {
         fs::create_dir_all(dir).map_err(pin_error("create", dir))?;
@@ -200,15 +204,6 @@ fn attached(interface: &Name) -> Option<mode::Attached> {
     mode::attached(index).ok().flatten()
 }
 
-/// Detaches the program everywhere and removes all pins. Returns whether there was anything.
-pub(crate) fn unload(config: &Config) -> Result<bool, DataplaneError> {
-    match fs::remove_dir_all(&config.bpf_dir) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(pin_error("remove", &config.bpf_dir)(error)),
-    }
-}
-
 /// Puts the program into the link pinned at `from`, an earlier version's, and pins it at `to`.
 fn adopt(program: &mut Xdp, from: &Path, to: &Path) -> Result<(), DataplaneError> {
     if from.exists() && !to.exists() && replace(program, from)? {
@@ -339,53 +334,6 @@ const BPF_F_NO_PREALLOC: u32 = 1;
 /// The flag that the kernel gives every map of devices.
 const BPF_F_RDONLY_PROG: u32 = 1 << 7;
 
-/// The pin directories of other ABI versions.
-fn other_versions(bpf_dir: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(bpf_dir) else {
-        return Vec::new();
-    };
-    entries
-        .flatten()
-        .filter(|entry| {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            let number = name.strip_prefix('v').unwrap_or_default();
-            name != PIN_DIR && !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())
-        })
-        .map(|entry| entry.path())
-        .collect()
-}
-
-fn links(pins: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(pins) else {
-        return Vec::new();
-    };
-    let is_link =
-        |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(LINK_PREFIX);
-    entries
-        .flatten()
-        .filter(is_link)
-        .map(|entry| entry.path())
-        .collect()
-}
-
-/// That the nearest existing ancestor of `path` is on a bpffs.
-fn check_bpffs(path: &Path) -> Result<(), DataplaneError> {
-    let existing = path
-        .ancestors()
-        .find(|dir| dir.exists())
-        .unwrap_or(Path::new("/"));
-    let is_bpffs = nix::sys::statfs::statfs(existing)
-        .is_ok_and(|stat| stat.filesystem_type() == nix::sys::statfs::FsType(libc::BPF_FS_MAGIC));
-    if is_bpffs {
-        Ok(())
-    } else {
-        Err(DataplaneError::NoBpffs {
-            path: path.to_owned(),
-        })
-    }
-}
-
 /// The capabilities steerd uses, by their numbers in linux/capability.h.
 const CAPABILITIES: [(u32, &str); 4] = [
     (12, "CAP_NET_ADMIN"),
@@ -421,7 +369,10 @@ fn missing_capabilities(effective: u64) -> Vec<&'static str> {
         .collect()
 }
 
-fn pin_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataplaneError {
+pub(super) fn pin_error(
+    what: &'static str,
+    path: &Path,
+) -> impl FnOnce(io::Error) -> DataplaneError {
     let path = path.to_owned();
     move |source| DataplaneError::Pin { what, path, source }
 }

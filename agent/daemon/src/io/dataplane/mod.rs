@@ -22,6 +22,7 @@ mod host;
 mod load;
 mod mapped;
 mod mode;
+mod pins;
 mod placement;
 mod report;
 mod sources;
@@ -46,8 +47,8 @@ pub(crate) use error::DataplaneError;
 use flows::{LastCount, Purge};
 use host::Devices;
 pub(crate) use host::{Exit, Own};
-pub(crate) use load::unload;
 use mapped::Mapped;
+pub(crate) use pins::unload;
 use placement::{Ids, Regions};
 use sources::{Rules, SourceMap};
 use steer::{Steered, region};
@@ -59,16 +60,12 @@ use steerd_core::{
 use steerd_ebpf::{
     abi::{Control, MAX_BACKENDS, MAX_SERVICES, MacOwner, RING_LINES, Service, mac_bytes, maps},
     place::ServiceKey,
-    scan,
 };
 use tokio::sync::oneshot;
 pub(crate) use view::View;
 
 /// A backend's key in the program's terms: service id, address, port in network byte order.
 type BackendId = (u32, [u64; 2], u16);
-
-/// How long an established flow must have been idle before a new one may take its place.
-const ESTABLISHED_IDLE: Duration = Duration::from_secs(3600);
 
 /// How often what nothing names any more is looked for at most.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
@@ -163,8 +160,6 @@ impl Dataplane {
             .map_err(|error| {
                 DataplaneError::Load(format!("no thread could be started: {error}"))
             })?;
-        let idle = scan::age(ESTABLISHED_IDLE, view::read_clock().unit());
-        maps.set_control(Control::ESTABLISHED_IDLE, &[idle.into()]);
         let mut plane = Self {
             program: Program::Verifying(receiver),
             config: config.clone(),

@@ -65,6 +65,8 @@ impl Dataplane {
     /// backend that was renamed keeps them, and what nothing names any more is swept up after a
     /// whole batch of changes.
     pub(crate) fn steer(&mut self, steering: &Steering) -> Result<(), DataplaneError> {
+        // Should it fail half way, what it took already is named by nothing.
+        self.litter = true;
         let key = words::service_key(steering.address, steering.port, steering.protocol);
         let id = self
             .services
@@ -152,7 +154,6 @@ impl Dataplane {
         if before.is_none_or(|before| before.key != key) {
             self.dirty = true;
         }
-        self.litter = true;
         Ok(())
     }
 

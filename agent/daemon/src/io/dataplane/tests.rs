@@ -9,7 +9,7 @@ use nix::{
 };
 use steerd_core::{
     action::{Affinity, Policy, Scheduler, Sources, SteeredBackend, Steering, SynRate, Way},
-    config::{Encapsulation, Nat, Protocol, Tunnel},
+    config::{Encapsulation, FlowTimeouts, Nat, Protocol, Tunnel},
     event::NextHop,
 };
 use steerd_ebpf::abi::{self, Backend, BackendState, Role, Service, mac_word};
@@ -18,6 +18,7 @@ use super::{placement::Region, *};
 
 mod flows;
 mod host;
+mod pins;
 
 const VIP: &str = "10.9.0.100";
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
@@ -62,6 +63,7 @@ fn plane_with(bpffs: &Path, nat: &Nat) -> Dataplane {
     let mut plane = Dataplane::open(&config).unwrap();
     // As if the program were attached: the pins stay for the next one.
     plane.keep = true;
+    plane.set_flow_idle(&FlowTimeouts::default());
     plane.configure(&Tunnel::default(), nat).unwrap();
     plane
 }
@@ -127,6 +129,34 @@ fn role(plane: &Dataplane, address: &str) -> Option<Role> {
         .maps
         .find_service((words::address(ip(address)), Service::ADDRESS));
     found.map(|(_, entry)| Role(entry.id))
+}
+
+/// What could not be written is tried again: half of it must not have gone for good.
+#[test]
+fn a_steering_that_failed_works_when_there_is_room() {
+    with_bpffs(|bpffs| {
+        let mut plane = plane(bpffs);
+        let mut steering = steering(vec![backend(2, Way::Local)]);
+        steering.policy.quic = true;
+        steering.protocol = Protocol::Udp;
+        steering.backends[0].quic_server_id = Some(40);
+        (1..4).for_each(|seconds| plane.commit(at(1000 * seconds)).unwrap());
+        // A line for the ring, and not the two for server ids.
+        let all = RING_LINES * abi::RING_LINE;
+        let taken = plane.regions.take(all - 2 * abi::RING_LINE).unwrap();
+        let refusal = plane.steer(&steering).unwrap_err();
+        assert!(refusal.to_string().contains("another ring"), "{refusal}");
+        assert_eq!(plane.regions.take(2 * abi::RING_LINE), None, "it has one");
+        // What nothing names is free once no packet can be reading it.
+        (4..8).for_each(|seconds| plane.commit(at(1000 * seconds)).unwrap());
+        assert_ne!(taken, Region::default());
+        let room = plane.regions.take(all).expect("all of it");
+        assert!(plane.steer(&steering).is_err());
+        plane.regions.sweep(|_| false, at(10_000));
+        plane.regions.sweep(|_| false, at(12_000));
+        assert_ne!(room, Region::default());
+        plane.steer(&steering).unwrap();
+    });
 }
 
 #[test]

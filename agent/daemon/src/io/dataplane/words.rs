@@ -5,10 +5,11 @@ use std::{net::IpAddr, time::Duration};
 use ipnet::{Ipv4Net, Ipv6Net};
 use steerd_core::{
     action::{Affinity, Policy, Scheduler, SteeredBackend, SynRate, Way},
-    config::{Encapsulation, Name, Nat, NatTimeouts, Protocol},
+    config::{Encapsulation, FlowTimeouts, Name, Nat, NatTimeouts, Protocol},
 };
 use steerd_ebpf::{
-    abi::{self, NAT_ADDRESSES, NatPool, Service, addr_words, is_mapped},
+    abi::{self, FragmentLifetimes, NAT_ADDRESSES, NatPool, Service, addr_words, is_mapped},
+    flow::Idle,
     place::ServiceKey,
     scan,
 };
@@ -169,6 +170,28 @@ pub(super) fn nat_pool(nat: &Nat, known: &NatAddresses) -> (NatPool, NatAddresse
 /// No address.
 pub(super) const FREE: [u64; 2] = [0, 0];
 
+/// How long flows count that nothing is heard of, where the flow clock's unit is `unit`.
+pub(super) fn flow_idle(timeouts: &FlowTimeouts, unit: Duration) -> Idle {
+    let units = |span| scan::age(span, unit);
+    Idle {
+        tcp_new: units(timeouts.tcp_new),
+        tcp_established: units(timeouts.tcp_established),
+        tcp_closing: units(timeouts.tcp_closing),
+        udp_new: units(timeouts.udp_new),
+        udp_established: units(timeouts.udp_established),
+    }
+}
+
+/// How long later fragments may follow, where the flow clock's unit is `unit`.
+pub(super) fn fragment_lifetimes(unit: Duration) -> FragmentLifetimes {
+    FragmentLifetimes {
+        // As long as Linux waits (`ipfrag_time`).
+        v4: scan::age(Duration::from_secs(30), unit),
+        // RFC 8200 section 4.5.
+        v6: scan::age(Duration::from_secs(60), unit),
+    }
+}
+
 /// How long translations last, where the flow clock's unit is `unit`.
 pub(super) fn nat_timeouts(timeouts: &NatTimeouts, unit: Duration) -> abi::NatTimeouts {
     let units = |span| scan::age(span, unit);
@@ -187,6 +210,27 @@ mod tests {
     use steerd_core::{action::Sources, config::PortRange, event::NextHop};
 
     use super::*;
+
+    /// Whatever the kernel's tick, times are what they are: to one unit, and never shorter.
+    #[test]
+    fn times_are_the_same_on_every_tick() {
+        for hertz in [100, 250, 300, 1000] {
+            let unit = Duration::from_secs(1) / hertz * 256;
+            let is = |units: u32, seconds: u64| {
+                let (time, wanted) = (unit * units, Duration::from_secs(seconds));
+                assert!((wanted..wanted + unit).contains(&time), "{hertz}: {time:?}");
+            };
+            let lifetimes = fragment_lifetimes(unit);
+            is(lifetimes.v4, 30);
+            is(lifetimes.v6, 60);
+            let idle = flow_idle(&FlowTimeouts::default(), unit);
+            is(idle.tcp_new, 60);
+            is(idle.tcp_established, 7440);
+            is(idle.tcp_closing, 60);
+            is(idle.udp_new, 30);
+            is(idle.udp_established, 180);
+        }
+    }
 
     #[test]
     fn a_prefix_of_an_ipv4_client_counts_within_the_mapped_address() {

@@ -92,6 +92,18 @@ pub(crate) struct Iface {
     pub(crate) vlans: BTreeMap<Name, [u8; 6]>,
     /// Whether it is set up and has carrier.
     pub(crate) up: bool,
+    /// Of a bond or team, the numbers of its ports.
+    pub(crate) ports: BTreeSet<u32>,
+    /// What it is a port of.
+    pub(crate) upper: Option<Upper>,
+}
+
+/// A bond, bridge or the like, seen from one of its ports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Upper {
+    pub(crate) name: String,
+    /// What it is, as `ip link` says it.
+    pub(crate) kind: String,
 }
 
 /// The kernel's network.

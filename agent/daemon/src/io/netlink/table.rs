@@ -9,11 +9,14 @@ use std::{
 use rtnetlink::packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
-    link::{InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, VlanProtocol},
+    link::{
+        InfoData, InfoPortKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+        VlanProtocol,
+    },
 };
 use steerd_core::config::Name;
 
-use super::Iface;
+use super::{Iface, Upper};
 use crate::io::dataplane::Exit;
 
 /// The links and addresses of the host.
@@ -31,6 +34,8 @@ struct Link {
     mtu: u32,
     /// Of an 802.1Q VLAN device: the number of the device below it, and the VLAN's id.
     vlan: Option<(u32, u16)>,
+    /// Of a port of another device: that one's number and kind.
+    upper: Option<(u32, InfoPortKind)>,
 }
 
 impl Table {
@@ -75,6 +80,8 @@ impl Table {
                     mac: link.mac,
                     vlans: self.vlans(*index),
                     up: link.up,
+                    ports: self.ports(*index),
+                    upper: self.upper(link),
                 })
             })
             .collect()
@@ -88,6 +95,23 @@ impl Table {
             .filter(on_it)
             .map(|link| (Name::new(&link.name), link.mac))
             .collect()
+    }
+
+    /// The ports of a bond or team: a frame comes in by one of them, as the program sees it.
+    fn ports(&self, upper: u32) -> BTreeSet<u32> {
+        let is_port = |link: &Link| matches!(link.upper, Some((of, InfoPortKind::Bond | InfoPortKind::Team)) if of == upper);
+        let ports = self.links.iter().filter(|(_, link)| is_port(link));
+        ports.map(|(index, _)| *index).collect()
+    }
+
+    /// What a link is a port of, where that has the addresses and routes in its place. A VRF has not.
+    fn upper(&self, link: &Link) -> Option<Upper> {
+        let (index, kind) = link.upper.as_ref()?;
+        let upper = self.links.get(index)?;
+        (*kind != InfoPortKind::Vrf).then(|| Upper {
+            name: upper.name.clone(),
+            kind: kind.to_string(),
+        })
     }
 
     /// How frames leave through the interface with this number, and the largest packet in them.
@@ -123,7 +147,9 @@ impl Table {
             mac: [0; 6],
             mtu: 0,
             vlan: None,
+            upper: None,
         };
+        let (mut upper, mut port) = (None, None);
         let (mut below, mut elsewhere, mut vlan) = (None, false, None);
         for attribute in &message.attributes {
             match attribute {
@@ -135,10 +161,18 @@ impl Table {
                 LinkAttribute::Link(index) => below = Some(*index),
                 // The number of the device below is another namespace's.
                 LinkAttribute::LinkNetNsId(_) => elsewhere = true,
-                LinkAttribute::LinkInfo(infos) => vlan = infos.iter().find_map(vlan_id),
+                LinkAttribute::Controller(index) => upper = Some(*index),
+                LinkAttribute::LinkInfo(infos) => {
+                    vlan = infos.iter().find_map(vlan_id);
+                    port = infos.iter().find_map(|info| match info {
+                        LinkInfo::PortKind(kind) => Some(kind.clone()),
+                        _ => None,
+                    });
+                }
                 _ => {}
             }
         }
+        link.upper = upper.filter(|&index| index != 0).zip(port);
         link.vlan = below.filter(|_| !elsewhere).zip(vlan);
         self.links.insert(message.header.index, link);
     }
@@ -290,6 +324,44 @@ mod tests {
             "below in another namespace"
         );
         assert_eq!(way(9, &eth0), None);
+    }
+
+    #[test]
+    fn a_port_is_told_from_what_it_is_a_port_of() {
+        let mut table = Table::default();
+        let mut tell = |message| table.apply(&RouteNetlinkMessage::NewLink(message));
+        let port = |index, name, upper, kind| {
+            let mut message = link(index, name, LinkFlags::Up);
+            let info = LinkAttribute::LinkInfo(vec![LinkInfo::PortKind(kind)]);
+            message
+                .attributes
+                .extend([LinkAttribute::Controller(upper), info]);
+            message
+        };
+        tell(link(2, "bond0", LinkFlags::Up));
+        tell(port(3, "eth0", 2, InfoPortKind::Bond));
+        tell(port(4, "eth1", 2, InfoPortKind::Bond));
+        tell(link(5, "br0", LinkFlags::Up));
+        tell(port(6, "eth2", 5, InfoPortKind::Bridge));
+        tell(link(7, "vrf0", LinkFlags::Up));
+        tell(port(8, "eth3", 7, InfoPortKind::Vrf));
+        let of = |name: &str| table.interfaces(&[Name::new(name)].into()).remove(0);
+        let upper = |name| of(name).upper.map(|upper| (upper.name, upper.kind));
+        let is = |name: &str, kind: &str| Some((name.to_owned(), kind.to_owned()));
+        assert_eq!(upper("eth0"), is("bond0", "bond"));
+        assert_eq!(upper("eth2"), is("br0", "bridge"));
+        assert_eq!(upper("eth3"), None, "a VRF has no frames of its own");
+        assert_eq!(upper("bond0"), None);
+        assert_eq!(of("bond0").ports, [3, 4].into());
+        assert_eq!(of("br0").ports, [].into(), "its frames come in by itself");
+        // It leaves the bond.
+        table.apply(&RouteNetlinkMessage::NewLink(link(
+            4,
+            "eth1",
+            LinkFlags::Up,
+        )));
+        let bond = table.interfaces(&[Name::new("bond0")].into()).remove(0);
+        assert_eq!(bond.ports, [3].into());
     }
 
     #[test]

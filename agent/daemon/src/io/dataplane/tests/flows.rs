@@ -90,6 +90,7 @@ fn status(service: &Name, backends: &[SteeredBackend]) -> api::Status {
         events: Vec::new(),
         tables: Vec::new(),
         dropped_adverts: Vec::new(),
+        faults: Vec::new(),
         recent: Vec::new(),
         channel: None,
     }
