@@ -193,7 +193,9 @@ fn translations_last_over_changes_of_addresses_and_ports() {
             all.retain(|&place| !at_home(place));
             all
         };
-        let cases: [(&[&str], u16, u16, &dyn Fn(u32) -> bool); 5] = [
+        // Addresses, ports from and to, and which places stay.
+        type Case<'a> = (&'a [&'a str], u16, u16, &'a dyn Fn(u32) -> bool);
+        let cases: [Case<'_>; 5] = [
             // One more of either family.
             (&["10.9.0.50", "fd09::50", "10.9.0.51"], 2000, 2999, &|_| {
                 true
