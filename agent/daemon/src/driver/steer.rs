@@ -116,7 +116,7 @@ mod tests {
         for wait in [1, 2, 4, 8, 16, 32, 60, 60] {
             unsteered.failed(game.clone(), "no room".to_owned(), at(now));
             assert!(unsteered.due(at(now + wait - 1)).is_empty(), "{wait}");
-            assert_eq!(unsteered.due(at(now + wait)), [game.clone()]);
+            assert_eq!(unsteered.due(at(now + wait)), std::slice::from_ref(&game));
             now += wait;
         }
         let faults: Vec<String> = unsteered.faults().collect();
