@@ -1,8 +1,9 @@
 //! The load: a client that sends a numbered datagram to the virtual address each millisecond, and on
 //! each node what answers it with the node's name.
 //!
-//! Both run in threads of this process, with real-time priority below that of steerd's: what is
-//! measured is when a node takes over, not when a busy machine gives a client its turn.
+//! Both run in threads of this process, on a CPU of their own and with a real-time priority below that
+//! of steerd's: what is measured is when a node takes over, not when a busy machine gives a client its
+//! turn.
 
 use std::{
     io,
@@ -17,7 +18,10 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::trace::{Answer, PERIOD, Trace};
+use super::{
+    cpus::{self, Part},
+    trace::{Answer, PERIOD, Trace},
+};
 use crate::{
     error::{Context, Result},
     netns::Namespace,
@@ -193,7 +197,8 @@ impl Threads {
     pub(super) fn spawn(&mut self, work: impl FnOnce(&AtomicBool) -> Result<()> + Send + 'static) {
         let (stop, failed) = (self.stop.clone(), self.failed.clone());
         self.handles.push(thread::spawn(move || {
-            if let Err(error) = make_realtime().and_then(|()| work(&stop)) {
+            let ready = cpus::keep_to(Part::Load).and_then(|()| make_realtime());
+            if let Err(error) = ready.and_then(|()| work(&stop)) {
                 *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
             }
         }));

@@ -12,12 +12,13 @@
 //! watcher ([`segment`]) hears the adverts, and asks by ARP who has the address, where more than one may
 //! say so. [`event`] is what happens to a pair. Each run makes the contenders' pairs anew and puts them
 //! through all events, in turns, so that what the machine does meanwhile touches both alike.
-//! [`load`] is what the daemons cost, and what they do on a busy machine.
+//! [`cpus`] keeps the load and the daemons apart. [`load`] is what the daemons cost, and what they do on a busy machine.
 //!
 //! [`stats`] and [`report`] are what comes of it. What fails is in the report and has no figure.
 
 pub mod beat;
 pub mod contender;
+pub mod cpus;
 pub mod event;
 pub mod load;
 pub mod pair;
@@ -30,6 +31,7 @@ use std::time::Duration;
 
 use self::{
     contender::{Contender, Pace},
+    cpus::Part,
     event::Event,
     pair::Pair,
     report::Report,
@@ -63,6 +65,7 @@ pub fn run(schedule: &Schedule, binaries: &Binaries, told: impl Fn(&str)) -> Res
     netns::require_root()?;
     let _alone = Slots::all()?;
     let mut report = Report::default();
+    cpus::keep_to(Part::Daemons)?;
     let mut timed = schedule.events.clone();
     timed.retain(|event| event.is_timed());
     timed.sort();
@@ -83,6 +86,8 @@ pub fn run(schedule: &Schedule, binaries: &Binaries, told: impl Fn(&str)) -> Res
             }
         }
     }
+    // What a busy machine does to the daemons is about all of it.
+    cpus::keep_to(Part::All)?;
     if schedule.events.contains(&Event::Cpu) {
         for &pace in &schedule.paces {
             let seconds = schedule.cpu.as_secs();

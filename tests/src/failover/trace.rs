@@ -28,7 +28,7 @@ pub struct Answer {
 /// An outage.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Outage {
-    /// The longest time between two answers, one after the other, in milliseconds.
+    /// The longest time in which a datagram was sent and nothing came back, in milliseconds.
     pub ms: f64,
     /// Datagrams without an answer.
     pub lost: u64,
@@ -95,8 +95,11 @@ impl Trace {
         now.saturating_duration_since(last) <= PAUSE
     }
 
-    /// The longest time between two answers, from the last one before `event` on, and what was
-    /// sent since and not answered. Of the last datagrams, sent after `until`, nothing is known yet.
+    /// The longest time that the client waited from `event` on, and what was sent since and not
+    /// answered. Of the last datagrams, sent after `until`, nothing is known yet.
+    ///
+    /// It waits from when it sent the datagram after the last one that was answered, until the next
+    /// answer of all. So it is no outage if the machine gives the client itself no turn.
     ///
     /// # Errors
     ///
@@ -105,12 +108,16 @@ impl Trace {
         let after = self.answers.partition_point(|answer| answer.at <= event);
         let before = self.answers[..after].last();
         let before = before.filter(|answer| event - answer.at <= PAUSE);
-        let mut last = before.ok_or(Fault::DeadBefore)?.at;
+        let mut last = *before.ok_or(Fault::DeadBefore)?;
         let mut longest = Duration::ZERO;
         for answer in &self.answers[after..] {
-            longest = longest.max(answer.at.saturating_duration_since(last));
-            last = answer.at;
+            let waited_since = self.sent.get(last.number + 1).copied().unwrap_or(answer.at);
+            longest = longest.max(answer.at.saturating_duration_since(waited_since));
+            // An answer that overtook others is the one to go on from.
+            let number = last.number.max(answer.number);
+            last = Answer { number, ..*answer };
         }
+        let last = last.at;
         if after == self.answers.len() || until.saturating_duration_since(last) > PAUSE {
             return Err(Fault::DeadAfter);
         }
@@ -162,10 +169,31 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let trace = trace(start, 2000, failover);
         let outage = trace.outage(at(999), at(1990)).unwrap();
-        assert_eq!((outage.ms, outage.lost), (301.0, 300));
+        assert_eq!((outage.ms, outage.lost), (300.5, 300));
         // What was before the event is none of it.
         let outage = trace.outage(at(1500), at(1990)).unwrap();
-        assert_eq!((outage.ms, outage.lost), (1.0, 0));
+        assert_eq!((outage.ms, outage.lost), (0.5, 0));
+    }
+
+    #[test]
+    fn a_client_that_has_no_turn_is_no_outage() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut trace = Trace::default();
+        // It sends at 0, at 1, and 7 ms later; the second answer takes 3 ms.
+        for (sent, came) in [(0, 0), (1, 4), (8, 8)] {
+            let number = trace.send(at(sent));
+            let node = NodeId::Primary;
+            trace.answered(Answer {
+                at: at(came) + Duration::from_micros(100),
+                number,
+                node,
+            });
+        }
+        let outage = trace
+            .outage(at(0) + Duration::from_micros(500), at(9))
+            .unwrap();
+        assert_eq!((outage.ms, outage.lost), (3.1, 0));
     }
 
     #[test]
