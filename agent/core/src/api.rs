@@ -99,6 +99,12 @@ pub struct VirtualRouterStatus {
     pub peers: Vec<PeerStatus>,
     /// What is wrong with the set-up, each with what to change.
     pub diagnoses: Vec<String>,
+    /// Adverts of other masters heard while this node was master, since the daemon started.
+    #[serde(default)]
+    pub rival_adverts: u64,
+    /// How often another host claimed one of the addresses while this node was master.
+    #[serde(default)]
+    pub address_claims: u64,
 }
 
 /// A peer of a virtual router.

@@ -6,7 +6,7 @@ use std::{fmt, path::PathBuf};
 
 use self::fields::Fields;
 use crate::{
-    config::{Backend, Channel, Config, Name, Probe, ProbeKind, Service, VirtualRouter},
+    config::{Backend, Channel, Config, Name, Probe, ProbeKind, Service, SyncGroup, VirtualRouter},
     event::BackendKey,
 };
 
@@ -31,6 +31,11 @@ pub enum Step {
         /// The section.
         section: &'static str,
         /// What changed in it.
+        fields: Vec<String>,
+    },
+    /// Other virtual routers are master together.
+    GroupsChanged {
+        /// Which groups changed, and how.
         fields: Vec<String>,
     },
     /// A virtual router is new.
@@ -121,6 +126,7 @@ impl Plan {
         restarts(old, new, &mut steps);
         modes(old, new, &mut steps);
         routers(old, new, &mut steps);
+        groups(old, new, &mut steps);
         services(old, new, &mut steps);
         tracks(old, new, &mut steps);
         Self { steps }
@@ -148,6 +154,7 @@ impl fmt::Display for Step {
             Self::SectionChanged { section, fields } => {
                 write!(f, "{section}: {}", fields.join(", "))
             }
+            Self::GroupsChanged { fields } => write!(f, "sync groups: {}", fields.join(", ")),
             Self::RouterAdded(router) => write!(f, "virtual router {router} added"),
             Self::RouterRemoved(router) => write!(f, "virtual router {router} removed"),
             Self::RouterReplaced { router, fields } => {
@@ -325,6 +332,30 @@ fn routers(old: &Config, new: &Config, steps: &mut Vec<Step>) {
     }
 }
 
+/// Order and the names of groups mean nothing to elections, so they are told but change nothing.
+fn groups(old: &Config, new: &Config, steps: &mut Vec<Step>) {
+    let named = |group: &SyncGroup| group.name.clone();
+    let mut fields = Vec::new();
+    for delta in deltas(&old.sync_groups, &new.sync_groups, named) {
+        match delta {
+            Delta::Removed(group) => fields.push(format!("{} removed", group.name)),
+            Delta::Added(group) => fields.push(format!("{} added", group.name)),
+            Delta::Changed(old, new) => fields.extend(
+                Fields::default()
+                    .listed(
+                        new.name.as_str(),
+                        &old.virtual_routers,
+                        &new.virtual_routers,
+                    )
+                    .0,
+            ),
+        }
+    }
+    if !fields.is_empty() {
+        steps.push(Step::GroupsChanged { fields });
+    }
+}
+
 fn router(old: &VirtualRouter, new: &VirtualRouter) -> Step {
     let announce = |router: &VirtualRouter| {
         let announce = &router.announce;
@@ -343,6 +374,12 @@ fn router(old: &VirtualRouter, new: &VirtualRouter) -> Step {
         .listed("peers", &old.peers, &new.peers)
         .optional("source", &old.source, &new.source)
         .shown("announce", &announce(old), &announce(new))
+        .time(
+            "announce.refresh",
+            old.announce.refresh,
+            new.announce.refresh,
+        )
+        .time("preempt_delay", old.preempt_delay, new.preempt_delay)
         .wire(&old.wire, &new.wire)
         .listed("track", &old.track, &new.track);
     let router = new.name.clone();

@@ -11,7 +11,7 @@ use steerd_core::{
     action::{Action, Notice},
     api::PeerConfig,
     channel::{Happening, Hello, Message, PROTOCOL, codec},
-    config::{Channel, ChannelPeer, Config},
+    config::{Channel, ChannelPeer, Config, Name, SyncGroup},
     event::{Command, Event},
     node::{Node, Restored},
     time::Instant,
@@ -23,6 +23,9 @@ const NAMES: [&str; 3] = ["a", "b", "c"];
 
 /// How long a message takes over the segment, and over the channel.
 const WAY: u64 = 1;
+
+/// The virtual routers, where there is a sync group.
+const ROUTERS: [&str; 2] = ["main", "other"];
 
 fn node_config(index: usize, of: usize, priority: u8, interval: u64) -> Config {
     let mut router = router(priority);
@@ -45,9 +48,23 @@ fn node_config(index: usize, of: usize, priority: u8, interval: u64) -> Config {
     config
 }
 
+/// With a second virtual router, and both in a sync group.
+fn grouped(mut config: Config) -> Config {
+    let mut other = config.virtual_routers[0].clone();
+    other.name = name(ROUTERS[1]);
+    other.vrid = 52;
+    other.addresses = vec!["192.168.1.24/24".parse().expect("a network")];
+    config.virtual_routers.push(other);
+    config.sync_groups.push(SyncGroup {
+        name: name("both"),
+        virtual_routers: ROUTERS.map(name).to_vec(),
+    });
+    config
+}
+
 #[derive(Debug, Clone)]
 enum Letter {
-    Advert(Advert),
+    Advert(Name, Advert),
     Say(Vec<u8>),
     Up,
     Down,
@@ -55,7 +72,7 @@ enum Letter {
 
 struct Host {
     node: Option<Node>,
-    holds: bool,
+    holds: BTreeSet<Name>,
     announced: u32,
     notices: Vec<String>,
     /// When it became master, and by which cause.
@@ -66,6 +83,7 @@ struct Host {
 struct World {
     now: Instant,
     hosts: Vec<Host>,
+    routers: Vec<Name>,
     /// By time of arrival: from, to.
     mail: BTreeMap<(Instant, u64), (usize, usize, Letter)>,
     sent: u64,
@@ -81,9 +99,15 @@ struct World {
 
 impl World {
     fn new(priorities: &[u8], interval: u64) -> Self {
+        Self::with(1, priorities, interval)
+    }
+
+    /// With so many virtual routers, all in one sync group.
+    fn with(routers: usize, priorities: &[u8], interval: u64) -> Self {
         let mut world = Self {
             now: Instant::ZERO,
             hosts: Vec::new(),
+            routers: ROUTERS[..routers].iter().map(|text| name(text)).collect(),
             mail: BTreeMap::new(),
             sent: 0,
             deaf: BTreeSet::new(),
@@ -95,7 +119,7 @@ impl World {
         for _ in priorities {
             world.hosts.push(Host {
                 node: None,
-                holds: false,
+                holds: BTreeSet::new(),
                 announced: 0,
                 notices: Vec::new(),
                 roles: Vec::new(),
@@ -112,7 +136,11 @@ impl World {
 
     /// The first is master and all are told of it.
     fn settled(priorities: &[u8], interval: u64) -> Self {
-        let mut world = Self::new(priorities, interval);
+        Self::new(priorities, interval).settle(interval)
+    }
+
+    fn settle(self, interval: u64) -> Self {
+        let mut world = self;
         world.run(interval * 10);
         assert_eq!(world.masters(), [0]);
         world.nobody = 0;
@@ -120,20 +148,23 @@ impl World {
         world
     }
 
-    fn start(&mut self, index: usize, config: Config) {
+    fn start(&mut self, index: usize, mut config: Config) {
+        if self.routers.len() > 1 {
+            config = grouped(config);
+        }
         let mut node = Node::new(config, &Restored::default(), 1, self.now);
-        for event in [
-            Event::Link {
-                interface: name("eth0"),
-                up: true,
-            },
-            Event::LocalAddresses(own(&[host(index)])),
-            Event::Source {
-                router: name("main"),
+        let link = Event::Link {
+            interface: name("eth0"),
+            up: true,
+        };
+        node.handle(link, self.now);
+        node.handle(Event::LocalAddresses(own(&[host(index)])), self.now);
+        for router in &self.routers {
+            let source = Event::Source {
+                router: router.clone(),
                 address: Some(host(index)),
-            },
-        ] {
-            node.handle(event, self.now);
+            };
+            node.handle(source, self.now);
         }
         self.hosts[index].node = Some(node);
         self.act(index);
@@ -147,7 +178,7 @@ impl World {
     /// It dies; the others' kernels need not notice.
     fn crash(&mut self, index: usize) {
         self.hosts[index].node = None;
-        self.hosts[index].holds = false;
+        self.hosts[index].holds.clear();
     }
 
     fn joined(&self, one: usize, other: usize) -> bool {
@@ -191,10 +222,11 @@ impl World {
         };
         for action in drain(node) {
             match action {
-                Action::SendAdvert { advert, .. } => {
+                Action::SendAdvert { router, advert } => {
                     for to in (0..self.hosts.len()).filter(|to| *to != index) {
                         if !self.deaf.contains(&(index, to)) {
-                            self.post(index, to, Letter::Advert(advert.clone()), WAY);
+                            let letter = Letter::Advert(router.clone(), advert.clone());
+                            self.post(index, to, letter, WAY);
                         }
                     }
                 }
@@ -209,8 +241,8 @@ impl World {
                         self.post(index, to, Letter::Say(bytes), self.channel_way);
                     }
                 }
-                Action::Acquire { .. } => self.hosts[index].holds = true,
-                Action::Release { .. } => self.hosts[index].holds = false,
+                Action::Acquire { router } => drop(self.hosts[index].holds.insert(router)),
+                Action::Release { router } => drop(self.hosts[index].holds.remove(&router)),
                 Action::Announce { .. } => self.hosts[index].announced += 1,
                 Action::Notice(notice) => {
                     let now = self.now;
@@ -246,10 +278,13 @@ impl World {
                     self.act(index);
                 }
             }
-            match self.hosts.iter().filter(|host| host.holds).count() {
-                0 => self.nobody += 1,
-                1 => {}
-                _ => self.both += 1,
+            for router in &self.routers {
+                let holders = self.hosts.iter().filter(|host| host.holds.contains(router));
+                match holders.count() {
+                    0 => self.nobody += 1,
+                    1 => {}
+                    _ => self.both += 1,
+                }
             }
         }
     }
@@ -257,8 +292,8 @@ impl World {
     fn deliver(&mut self, from: usize, to: usize, letter: Letter) {
         let peer = name(NAMES[from]);
         let event = match letter {
-            Letter::Advert(advert) => Event::Advert {
-                router: name("main"),
+            Letter::Advert(router, advert) => Event::Advert {
+                router,
                 source: host(from),
                 advert,
             },
@@ -336,6 +371,40 @@ fn a_failover_takes_two_ways_of_the_channel() {
     world.run(20);
     assert_eq!(world.masters(), [0]);
     assert_eq!(world.nobody, 0);
+}
+
+#[test]
+fn a_sync_group_is_handed_over_whole() {
+    let mut world = World::with(2, &[110, 100], 1000).settle(1000);
+    let before = world.now;
+    world.failover(0);
+    world.run(20);
+    assert_eq!(world.masters(), [1]);
+    assert!(world.hosts[0].holds.is_empty());
+    assert_eq!(world.hosts[1].holds.len(), 2);
+    assert_eq!(world.nobody, 0, "always somebody's");
+    let (when, _, cause) = world.last_role(0).clone();
+    assert_eq!(when.since(before), ms(2 * WAY), "{cause}");
+    let (_, _, cause) = world.last_role(1);
+    assert!(cause.contains("hands over by order"), "{cause}");
+    world.run(20_000);
+    assert_eq!((world.masters(), world.nobody), (vec![1], 0));
+}
+
+#[test]
+fn a_group_that_is_none_on_the_peer_is_told() {
+    let mut world = World::with(2, &[110, 100], 1000).settle(1000);
+    let mut apart = grouped(node_config(1, 2, 100, 1000));
+    apart.sync_groups.clear();
+    world.give(1, Event::Command(Command::Reload(Box::new(apart))));
+    world.run(20);
+    for index in 0..2 {
+        assert!(
+            world.told(index, "virtual routers"),
+            "{:?}",
+            world.hosts[index].notices
+        );
+    }
 }
 
 /// The master answers the question that a new backup asks for the addresses; that is no conflict.
@@ -624,7 +693,8 @@ fn whatever_happens_one_master_is_left() {
         let mut random = Random(seed);
         let nodes = usize::try_from(2 + random.below(2)).unwrap();
         let priorities = &[110, 100, 90][..nodes];
-        let mut world = World::new(priorities, 100);
+        let routers = 1 + usize::try_from(seed % 2).unwrap();
+        let mut world = World::with(routers, priorities, 100);
         for _ in 0..12 {
             let mut pick = || usize::try_from(random.below(nodes as u64)).unwrap();
             let (one, other) = (pick(), pick());

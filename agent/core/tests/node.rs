@@ -1,4 +1,4 @@
-//! What a whole node does, step by step; `cluster.rs` has nodes together.
+//! What a whole node does, step by step; `cluster` has nodes together.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)] // tests may panic
 
 mod support;
@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use steerd_core::{
     action::{Action, Notice, Steering, Way},
     api::BackendState,
-    config::{Config, Mode, Service},
+    config::{Config, Mode, Service, SyncGroup, VirtualRouter},
     event::{Command, Event, NextHop, ProbeFailure},
     node::{FailoverError, Node, Restored},
     time::Instant,
@@ -875,7 +875,8 @@ fn changed_addresses_are_exchanged_in_the_same_role() {
     more.virtual_routers[0]
         .addresses
         .push("192.168.1.24/24".parse().unwrap());
-    let actions = bench.give(Event::Command(Command::Reload(Box::new(more))), at(600));
+    let mut actions = bench.give(Event::Command(Command::Reload(Box::new(more))), at(600));
+    actions.extend(bench.run(at(600)));
     let releases = place(&actions, |action| matches!(action, Action::Release { .. }));
     let switch = place(&actions, |action| *action == Action::Reconfigured);
     let acquires = place(&actions, |action| matches!(action, Action::Acquire { .. }));
@@ -1057,4 +1058,199 @@ fn backends_that_exchange_their_names_keep_their_health_and_ignore_checks_of_the
     bench.check("b0", true, now);
     assert_eq!(states(&bench), [BackendState::Up, BackendState::Down]);
     assert_eq!(used(&bench.steered()), BTreeSet::from(["b1"]));
+}
+
+/// Of IPv6, without a service of its own.
+fn six() -> VirtualRouter {
+    let mut six = router(100);
+    six.name = name("six");
+    six.addresses = vec!["fd00::25/64".parse().unwrap()];
+    six
+}
+
+fn group() -> Config {
+    let mut config = config(vec![router(100), six()], vec![two()]);
+    config.sync_groups = vec![SyncGroup {
+        name: name("both"),
+        virtual_routers: vec![name("main"), name("six")],
+    }];
+    config
+}
+
+fn acquired(actions: &[Action]) -> Vec<&str> {
+    fn router(action: &Action) -> Option<&str> {
+        match action {
+            Action::Acquire { router } => Some(router.as_str()),
+            _ => None,
+        }
+    }
+    actions.iter().filter_map(router).collect()
+}
+
+fn released(actions: &[Action]) -> Vec<&str> {
+    fn router(action: &Action) -> Option<&str> {
+        match action {
+            Action::Release { router } => Some(router.as_str()),
+            _ => None,
+        }
+    }
+    actions.iter().filter_map(router).collect()
+}
+
+#[test]
+fn a_node_that_starts_alone_serves_within_three_intervals() {
+    let mut bench = Bench::ready(pair());
+    bench.run(at(260));
+    assert_eq!(bench.role(), Role::Backup);
+    bench.run(at(262));
+    assert_eq!(bench.role(), Role::Master);
+}
+
+#[test]
+fn a_group_is_acquired_handed_over_and_lost_as_one() {
+    let mut bench = Bench::ready(group());
+    let actions = bench.run(at(300));
+    assert_eq!(acquired(&actions), ["main", "six"]);
+    let given = bench.node.failover(Some(&name("six")), at(300)).unwrap();
+    assert_eq!(given, [name("main"), name("six")]);
+    assert_eq!(bench.took().iter().filter(|a| is_resignation(a)).count(), 2);
+    let advert = Event::Advert {
+        router: name("main"),
+        source: host(1),
+        advert: Advert {
+            vrid: 51,
+            priority: 50,
+            interval_cs: 10,
+            addresses: vec![vip()],
+        },
+    };
+    assert_eq!(released(&bench.give(advert, at(360))), ["main", "six"]);
+    assert_eq!(
+        bench.node.failover(None, at(361)),
+        Err(FailoverError::NoMaster)
+    );
+
+    // The second has no service, but it goes with the first.
+    let mut bench = Bench::master(group());
+    bench.check("b0", false, at(510));
+    let interface = name("eth0");
+    let gone = bench.give(
+        Event::Link {
+            interface,
+            up: false,
+        },
+        at(520),
+    );
+    assert_eq!(released(&gone), ["main", "six"]);
+    let (routers, _) = bench.node.status(at(530));
+    assert!(routers.iter().all(|router| router.role == Role::Fault));
+}
+
+#[test]
+fn half_a_group_is_not_resumed() {
+    let restored = |masters: &[&str]| Restored {
+        masters: masters.iter().map(|router| name(router)).collect(),
+        ..Restored::default()
+    };
+    let whole = Bench::start(group(), &restored(&["main", "six"]));
+    assert_eq!(whole.role(), Role::Master);
+    let half = Bench::start(group(), &restored(&["main"]));
+    assert_eq!(half.role(), Role::Init);
+}
+
+#[test]
+fn a_group_is_divided_and_joined_without_a_break() {
+    let apart = || Config {
+        sync_groups: Vec::new(),
+        ..group()
+    };
+    let mut bench = Bench::master(apart());
+    let actions = reload(&mut bench, &group(), at(600));
+    assert_eq!((acquired(&actions), released(&actions)), (vec![], vec![]));
+    assert!(!actions.iter().any(is_resignation));
+    let actions = reload(&mut bench, &apart(), at(700));
+    assert_eq!((acquired(&actions), released(&actions)), (vec![], vec![]));
+    let (routers, _) = bench.node.status(at(710));
+    assert!(routers.iter().all(|router| router.role == Role::Master));
+}
+
+#[test]
+fn a_new_member_goes_where_the_group_is() {
+    let mut bench = Bench::master(pair());
+    let mut actions = reload(&mut bench, &group(), at(600));
+    assert_eq!(
+        (acquired(&actions), released(&actions)),
+        (vec!["six"], vec![])
+    );
+    actions.extend(bench.run(at(600)));
+    let announced =
+        |action: &Action| matches!(action, Action::Announce { router } if router.as_str() == "six");
+    assert!(actions.iter().any(announced));
+    // One that is taken out is given away; the other stays.
+    let actions = reload(&mut bench, &pair(), at(700));
+    assert_eq!(released(&actions), ["six"]);
+    assert_eq!(bench.role(), Role::Master);
+}
+
+#[test]
+fn members_that_have_different_roles_are_elected_anew() {
+    let mut config = group();
+    config.sync_groups.clear();
+    config.virtual_routers[1].preempt = false;
+    let mut bench = Bench::ready(config);
+    let advert = Event::Advert {
+        router: name("six"),
+        source: ip("fe80::27"),
+        advert: Advert {
+            vrid: 51,
+            priority: 100,
+            interval_cs: 10,
+            addresses: vec![ip("fd00::25")],
+        },
+    };
+    for now in [100, 200, 300, 400] {
+        bench.run(at(now));
+        bench.give(advert.clone(), at(now));
+    }
+    assert_eq!(bench.role(), Role::Master);
+    let actions = reload(&mut bench, &group(), at(410));
+    assert_eq!(released(&actions).first(), Some(&"main"));
+    assert_eq!(actions.iter().filter(|a| is_resignation(a)).count(), 1);
+    assert_eq!(bench.role(), Role::Backup);
+    let actions = bench.run(at(900));
+    assert_eq!(acquired(&actions), ["main", "six"]);
+}
+
+#[test]
+fn adverts_from_our_own_address_are_no_peers_but_a_diagnosis() {
+    let mut bench = Bench::ready(pair());
+    bench.give(
+        Event::Source {
+            router: name("main"),
+            address: Some(host(0)),
+        },
+        at(10),
+    );
+    let advert = Event::Advert {
+        router: name("main"),
+        source: host(0),
+        advert: Advert {
+            vrid: 51,
+            priority: 200,
+            interval_cs: 10,
+            addresses: vec![vip()],
+        },
+    };
+    for now in [20, 120, 220] {
+        bench.give(advert.clone(), at(now));
+    }
+    let (routers, _) = bench.node.status(at(230));
+    assert_eq!(routers[0].peers, []);
+    let told = &routers[0].diagnoses;
+    assert!(
+        matches!(&told[..], [one] if one.contains("an address of its own")),
+        "{told:?}"
+    );
+    bench.run(at(300));
+    assert_eq!(bench.role(), Role::Master, "it is no election's business");
 }

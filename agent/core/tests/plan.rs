@@ -7,8 +7,8 @@ mod support;
 use steerd_core::{
     config::{
         Affinity, Authentication, Channel, ChannelPeer, Config, Encapsulation, FileCheck,
-        HttpProbe, LogFormat, Mode, Pace, Password, ProbeKind, Protocol, Scheduler, SynRate, Track,
-        TrackKind, Version, Wire, XdpMode,
+        HttpProbe, LogFormat, Mode, Pace, Password, ProbeKind, Protocol, Scheduler, SynRate,
+        SyncGroup, Track, TrackKind, Version, Wire, XdpMode,
     },
     plan::{Plan, Step},
 };
@@ -87,6 +87,8 @@ fn each_field_of_a_router_is_told() {
         router.peers = vec![host(1)];
         router.source = Some(host(0));
         router.announce.count = 5;
+        router.announce.refresh = ms(60_000);
+        router.preempt_delay = ms(2000);
         router.track = vec![name("gateway")];
     });
     assert_eq!(
@@ -95,7 +97,8 @@ fn each_field_of_a_router_is_told() {
             "virtual router main: priority 100 -> 110, advert_interval 100ms -> 1s, \
           preempt true -> false, addresses [192.168.1.25/24] -> [192.168.1.25/24, \
           192.168.1.24/24], peers [] -> [192.168.1.27], source none -> 192.168.1.26, \
-          announce 2 every 50ms, again after 1s -> 5 every 50ms, again after 1s, track [] -> [gateway]"
+          announce 2 every 50ms, again after 1s -> 5 every 50ms, again after 1s, \
+          announce.refresh 0ns -> 60s, preempt_delay 0ns -> 2s, track [] -> [gateway]"
         ]
     );
 }
@@ -330,4 +333,20 @@ fn what_a_probe_asks_is_told_by_field() {
     new.services[0].probes[0].kind = http("/health");
     let lines = Plan::between(&old, &new).changes();
     assert_eq!(lines, ["service game: probe tcp: path / -> /health"]);
+}
+
+#[test]
+fn sync_groups_are_told_by_their_members() {
+    let group = |of: &str, routers: &[&str]| SyncGroup {
+        name: name(of),
+        virtual_routers: routers.iter().map(|router| name(router)).collect(),
+    };
+    let mut old = base();
+    old.sync_groups = vec![group("a", &["x", "y"]), group("b", &["z", "w"])];
+    let mut new = base();
+    new.sync_groups = vec![group("a", &["x", "y", "z"]), group("c", &["v", "w"])];
+    assert_eq!(
+        Plan::between(&old, &new).changes(),
+        ["sync groups: b removed, a [x, y] -> [x, y, z], c added"]
+    );
 }

@@ -208,7 +208,8 @@ fn a_weight_is_advertised_at_once_and_moves_the_addresses() {
     bench.run(at(1050));
     assert_eq!(bench.router().role, Role::Master);
     // In the middle of an interval.
-    let actions = bench.says("a", false);
+    bench.says("a", false);
+    let actions = bench.run(bench.now);
     assert_eq!(adverts(&actions), [80]);
     let status = bench.router();
     assert_eq!((status.priority, status.effective_priority), (100, 80));
@@ -334,7 +335,8 @@ fn a_reload_ends_before_and_begins_after_it_takes_effect() {
     assert_eq!(bench.router().effective_priority, 80);
     let c = track("c", uplink(), None);
     let new = with(vec![a, c]);
-    let actions = bench.give(Event::Command(Command::Reload(Box::new(new))));
+    let mut actions = bench.give(Event::Command(Command::Reload(Box::new(new))));
+    actions.extend(bench.run(bench.now));
     let place = |wanted: &dyn Fn(&Action) -> bool| actions.iter().position(wanted).expect("it is");
     let stops =
         place(&|action| matches!(action, Action::StopTrack { track } if *track == name("b")));

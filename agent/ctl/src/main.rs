@@ -153,7 +153,7 @@ enum PkiCommand {
     },
     /// Makes a node's key and certificate, and tells what to copy where and what to configure.
     Issue {
-        /// The node's name, as `name` under [node].
+        /// The node's name, as `name` under `[node]`.
         node: String,
         /// An address of the node, for what is told and for the certificate; more than one with more
         /// than one `--address`.

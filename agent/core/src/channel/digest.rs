@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::config::{Backend, Config, Probe, Service, VirtualRouter};
+use crate::config::{Backend, Config, Probe, Service, SyncGroup, VirtualRouter};
 
 /// A SHA-256 for each [`Part`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,7 +21,8 @@ pub struct ConfigDigest {
 /// A part of a configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
-    /// VRID, interval and addresses of the virtual routers.
+    /// VRID, interval, addresses, version and authentication of the virtual routers, and which of them
+    /// are a sync group.
     VirtualRouters,
     /// The services, without probes and backends.
     Services,
@@ -68,9 +69,10 @@ impl ConfigDigest {
         let within =
             |service: &Service, name: &dyn fmt::Display| format!("{} {name}", key(service));
         let routers = config.virtual_routers.iter().map(router);
+        let groups = config.sync_groups.iter().map(|one| group(one, config));
         Self {
             parts: Part::ALL.map(|part| match part {
-                Part::VirtualRouters => hash(routers.clone()),
+                Part::VirtualRouters => hash(routers.clone().chain(groups.clone())),
                 Part::Services => hash(services().map(|one| (key(one), service(one)))),
                 Part::Backends => hash(services().flat_map(|one| {
                     let backends = one.backends.iter();
@@ -149,7 +151,21 @@ fn router(router: &VirtualRouter) -> (String, Canonical) {
     text.field("vrid", &router.vrid);
     text.time("advert_interval", router.advert_interval);
     text.field("addresses", &addresses.join(" "));
+    text.field("version", &router.wire.version);
+    text.field("authentication", &router.wire.authentication);
     (format!("{} {}", router.vrid, addresses.join(" ")), text)
+}
+
+/// By its members: names are each node's own.
+fn group(group: &SyncGroup, config: &Config) -> (String, Canonical) {
+    let members = group.virtual_routers.iter();
+    let members = members.filter_map(|name| config.virtual_router(name));
+    let mut members: Vec<String> = members.map(|member| router(member).0).collect();
+    members.sort();
+    (
+        format!("group {}", members.join(", ")),
+        Canonical::default(),
+    )
 }
 
 fn service(service: &Service) -> Canonical {

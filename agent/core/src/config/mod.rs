@@ -31,6 +31,8 @@ use serde::{Deserialize, Serialize};
 pub use track::{FileCheck, Pace, Script, Track, TrackKind};
 pub use wire::{Authentication, Checksum, Password, Version, Wire};
 
+use crate::time::Instant;
+
 /// The name of a node, virtual router, service, backend, probe or interface.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -79,6 +81,8 @@ pub struct Config {
     pub tracks: Vec<Track>,
     /// The peer channel; none: this node has none.
     pub channel: Option<Channel>,
+    /// The virtual routers that are master together, in the order of the file.
+    pub sync_groups: Vec<SyncGroup>,
 }
 
 impl Config {
@@ -101,6 +105,19 @@ impl Config {
     #[must_use]
     pub fn service(&self, name: &Name) -> Option<&Service> {
         self.services.iter().find(|service| service.name == *name)
+    }
+
+    /// The names of the virtual routers that are elected together: one list for each sync group, and
+    /// one for each virtual router that is in none.
+    #[must_use]
+    pub fn elections(&self) -> Vec<Vec<Name>> {
+        let groups = self.sync_groups.iter();
+        let mut lists: Vec<Vec<Name>> = groups.map(|group| group.virtual_routers.clone()).collect();
+        let alone = |name: &&Name| !lists.iter().flatten().any(|member| member == *name);
+        let names = self.virtual_routers.iter().map(|router| &router.name);
+        let alone: Vec<Name> = names.filter(alone).cloned().collect();
+        lists.extend(alone.into_iter().map(|name| vec![name]));
+        lists
     }
 
     /// The virtual router called `name`.
@@ -183,7 +200,7 @@ pub struct VirtualRouter {
     pub interface: Name,
     /// VRID, 1 to 255, unique for an interface and family.
     pub vrid: u8,
-    /// 1 to 254 (255, the address owner, is not supported yet).
+    /// 1 to 254; 255: it owns the addresses, and takes them whenever it can serve.
     pub priority: u8,
     /// The time between adverts: a multiple of 10 ms, 10 ms to 40.95 s; of 1 s in VRRPv2.
     pub advert_interval: Duration,
@@ -201,6 +218,8 @@ pub struct VirtualRouter {
     pub wire: Wire,
     /// What changes its priority or is a fault of it: tracks of the configuration, none twice.
     pub track: Vec<Name>,
+    /// How long a master of lower priority is left alone when this node starts or recovers.
+    pub preempt_delay: Duration,
 }
 
 impl VirtualRouter {
@@ -222,6 +241,26 @@ pub struct Announce {
     pub interval: Duration,
     /// How long after the last one a second round follows; zero: never.
     pub repeat_after: Duration,
+    /// The time between the announcements that go on while this node is master; zero: none.
+    pub refresh: Duration,
+}
+
+impl Announce {
+    /// When the next of those that go on is due, if the last was at `now`.
+    #[must_use]
+    pub fn next_refresh(&self, now: Instant) -> Option<Instant> {
+        (!self.refresh.is_zero()).then(|| now + self.refresh)
+    }
+}
+
+/// Virtual routers that are master together or not at all. They have the same priority, interval,
+/// announcements and rules of preemption.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SyncGroup {
+    /// Its name.
+    pub name: Name,
+    /// Its virtual routers, at least two, each in this group alone.
+    pub virtual_routers: Vec<Name>,
 }
 
 /// The transport protocol of a service.

@@ -29,8 +29,8 @@ use super::{
     reader::{At, Given, List, TableReader},
     scalar,
     schema::{
-        ANNOUNCE, CHANNEL, CONTROL, DATAPLANE, FILE, LOG, NAT, NODE, PEER, PROBE, SERVICE, TRACK,
-        TUNNEL, VIRTUAL_ROUTER,
+        ANNOUNCE, CHANNEL, CONTROL, DATAPLANE, FILE, LOG, NAT, NODE, PEER, PROBE, SERVICE,
+        SYNC_GROUP, TRACK, TUNNEL, VIRTUAL_ROUTER,
     },
 };
 
@@ -64,6 +64,12 @@ pub(super) fn parse(text: &str) -> (Option<RawConfig>, Vec<Mistake>) {
         tracks: file.named_tables("track", &TRACK, track::track),
         channel: channel::channel(file.table("channel", &CHANNEL)),
         channel_peers: file.tables("peer", &PEER, limits::CHANNEL_PEERS, channel::peer),
+        sync_groups: file.tables(
+            "sync_group",
+            &SYNC_GROUP,
+            limits::VIRTUAL_ROUTERS,
+            sync_group,
+        ),
     };
     (Some(raw), mistakes)
 }
@@ -83,6 +89,7 @@ pub(super) struct RawConfig {
     pub(super) tracks: List<RawTrack>,
     pub(super) channel: RawChannel,
     pub(super) channel_peers: List<RawPeer>,
+    pub(super) sync_groups: List<RawSyncGroup>,
 }
 
 /// `[node]`.
@@ -130,6 +137,14 @@ pub(super) struct RawVirtualRouter {
     pub(super) announce: RawAnnounce,
     pub(super) wire: RawWire,
     pub(super) track: List<Name>,
+    pub(super) preempt_delay: Given<Duration>,
+}
+
+/// `[[sync_group]]`.
+#[derive(Debug)]
+pub(super) struct RawSyncGroup {
+    pub(super) name: Given<Name>,
+    pub(super) virtual_routers: List<Name>,
 }
 
 /// `announce` of a virtual router.
@@ -138,6 +153,7 @@ pub(super) struct RawAnnounce {
     pub(super) count: Given<u8>,
     pub(super) interval: Given<Duration>,
     pub(super) repeat_after: Given<Duration>,
+    pub(super) refresh: Given<Duration>,
 }
 
 /// The `type` of a probe.
@@ -211,7 +227,7 @@ fn virtual_router(table: &mut TableReader<'_>) -> RawVirtualRouter {
         name: table.require("name", scalar::name),
         interface: table.require("interface", scalar::interface),
         vrid: table.require("vrid", scalar::integer(1..=255)),
-        priority: table.get("priority", scalar::priority),
+        priority: table.get("priority", scalar::integer(1..=255)),
         advert_interval: table.get("advert_interval", scalar::advert_interval),
         preempt: table.get("preempt", scalar::boolean),
         addresses: table.require_list("addresses", limits::ADDRESSES, scalar::network),
@@ -220,16 +236,33 @@ fn virtual_router(table: &mut TableReader<'_>) -> RawVirtualRouter {
         announce: announce(table.table("announce", &ANNOUNCE)),
         wire: wire::wire(table),
         track: table.list("track", limits::TRACKS, scalar::name),
+        preempt_delay: table.get(
+            "preempt_delay",
+            scalar::duration(Duration::ZERO..=Duration::from_hours(1)),
+        ),
+    }
+}
+
+fn sync_group(table: &mut TableReader<'_>) -> RawSyncGroup {
+    RawSyncGroup {
+        name: table.require("name", scalar::name),
+        virtual_routers: table.require_list(
+            "virtual_routers",
+            limits::VIRTUAL_ROUTERS,
+            scalar::name,
+        ),
     }
 }
 
 fn announce(mut table: TableReader<'_>) -> RawAnnounce {
     let interval = Duration::from_millis(1)..=Duration::from_secs(10);
     let repeat_after = Duration::ZERO..=Duration::from_hours(1);
+    let refresh = Duration::ZERO..=Duration::from_hours(24);
     RawAnnounce {
         count: table.get("count", scalar::integer(1..=100)),
         interval: table.get("interval", scalar::duration(interval)),
         repeat_after: table.get("repeat_after", scalar::duration(repeat_after)),
+        refresh: table.get("refresh", scalar::duration(refresh)),
     }
 }
 

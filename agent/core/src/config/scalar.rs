@@ -54,18 +54,6 @@ pub(super) fn integer<T: TryFrom<i64>>(
     }
 }
 
-/// A VRRP priority.
-pub(super) fn priority(value: &DeValue<'_>) -> Result<u8, Problem> {
-    match integer(1..=255)(value) {
-        Ok(255) => Err(Problem::new(
-            "255 means the address owner (RFC 9568, 5.2.4), which is not supported",
-        )
-        .help("use 254 or less on every node: the highest priority still wins")),
-        Ok(priority) => Ok(priority),
-        Err(_) => integer(1..=254)(value),
-    }
-}
-
 /// The size of a Maglev table: a prime, so that every backend's stride visits all of it.
 pub(super) fn ring_size(value: &DeValue<'_>) -> Result<u32, Problem> {
     let size: u32 = integer(101..=65_537)(value)?;

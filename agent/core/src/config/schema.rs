@@ -21,6 +21,7 @@ pub(super) const FILE: Schema = Schema {
         "track",
         "channel",
         "peer",
+        "sync_group",
     ],
 };
 pub(super) const NODE: Schema = Schema {
@@ -74,11 +75,16 @@ pub(super) const VIRTUAL_ROUTER: Schema = Schema {
         "ttl",
         "min_ttl",
         "track",
+        "preempt_delay",
     ],
 };
 pub(super) const ANNOUNCE: Schema = Schema {
     table: "announce = { ... } of [[virtual_router]]",
-    keys: &["count", "interval", "repeat_after"],
+    keys: &["count", "interval", "repeat_after", "refresh"],
+};
+pub(super) const SYNC_GROUP: Schema = Schema {
+    table: "[[sync_group]]",
+    keys: &["name", "virtual_routers"],
 };
 pub(super) const AUTHENTICATION: Schema = Schema {
     table: "authentication = { ... } of [[virtual_router]]",
@@ -180,7 +186,7 @@ pub(super) const TRACK: Schema = Schema {
 
 /// Every table of the file.
 #[cfg(test)]
-pub(super) const SCHEMAS: [&Schema; 16] = [
+pub(super) const SCHEMAS: [&Schema; 17] = [
     &FILE,
     &NODE,
     &CONTROL,
@@ -197,4 +203,5 @@ pub(super) const SCHEMAS: [&Schema; 16] = [
     &TRACK,
     &CHANNEL,
     &PEER,
+    &SYNC_GROUP,
 ];

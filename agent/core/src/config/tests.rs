@@ -241,6 +241,8 @@ fn render(config: &Config) -> String {
         line("announce.count", announce.count.to_string());
         line("announce.interval", duration(announce.interval));
         line("announce.repeat_after", duration(announce.repeat_after));
+        line("announce.refresh", duration(announce.refresh));
+        line("preempt_delay", duration(router.preempt_delay));
         let wire = &router.wire;
         line("version", wire.version.to_string());
         let password = match &wire.authentication {
@@ -271,6 +273,13 @@ fn render(config: &Config) -> String {
                     .collect(),
             ),
         );
+    }
+    for group in &config.sync_groups {
+        line("", "[[sync_group]]".into());
+        line("name", quoted(group.name.as_str()));
+        let names = group.virtual_routers.iter();
+        let names = names.map(|name| quoted(name.as_str())).collect();
+        line("virtual_routers", list(names));
     }
     for track in &config.tracks {
         render_track(track, &mut line);

@@ -6,12 +6,14 @@
 //! one slip makes one mistake.
 //!
 //! * `router`: virtual routers and the addresses they hold; `wire`: how they speak.
+//! * `group`: which of them are master together.
 //! * `probe`: probes.
 //! * `mode`: what tunnels and translation need.
 //! * `service`: services, with their `policy` and their backends (`backend`).
 //! * `track`: tracks.
 
 mod backend;
+mod group;
 mod mode;
 mod policy;
 mod probe;
@@ -43,6 +45,13 @@ pub(super) fn validate(
     let tracks = track::tracks(&raw.tracks, &raw.services, &vips, mistakes);
     let virtual_routers =
         router::virtual_routers(&raw.virtual_routers, &vips, &tracks, unwraps, mistakes);
+    let names = vips.router_names();
+    let sync_groups = group::sync_groups(
+        &raw.sync_groups,
+        names.as_deref(),
+        virtual_routers.as_deref(),
+        mistakes,
+    );
     let means = mode::Means::of(&raw.tunnel, &raw.nat);
     let tunnel = mode::tunnel(&means, &vips, mistakes);
     let nat = mode::nat(&means, &vips, mistakes);
@@ -67,6 +76,7 @@ pub(super) fn validate(
         services: services?,
         tracks: tracks?,
         channel: channel?,
+        sync_groups: sync_groups?,
     })
 }
 

@@ -2,11 +2,12 @@
 //!
 //! The daemon calls [`Node::handle`] with each event and [`Node::tick`] at [`Node::next_deadline`],
 //! and after either takes what [`Node::poll_action`] gives until there is none. It should drain its
-//! sockets before it calls `tick`, so that no timer fires over an advert that has already arrived.
+//! sockets before it calls `tick`, so that no timer fires over an advert that has already arrived;
+//! `handle` fires none.
 //! It starts with the state of each interface ([`Event::Link`]) and [`Event::LocalAddresses`]: until
 //! it knows them, a node takes part in no election.
 //!
-//! How the parts hang together, in the order [`Node::handle`] works in:
+//! How the parts hang together, in the order [`Node::tick`] works in:
 //!
 //! ```text
 //!  adverts that stopped --> health --> steering (tier, ring) --> ability --> election
@@ -68,6 +69,8 @@ pub struct Node {
     config: Config,
     health: Health,
     network: Network,
+    /// The elections, each by [`Election::name`]: one for each sync group, and for each virtual router
+    /// that is in none.
     routers: BTreeMap<Name, Election>,
     services: BTreeMap<Name, ServiceState>,
     /// The backends at each address.
@@ -94,10 +97,11 @@ impl Node {
     /// A node that starts now. `seed` is for the jitter of probes.
     #[must_use]
     pub fn new(config: Config, restored: &Restored, seed: u64, now: Instant) -> Self {
-        let routers = config.virtual_routers.iter().map(|router| {
-            let resumed = restored.masters.contains(&router.name);
-            let election = Election::new(router.clone(), router.source, resumed, now);
-            (router.name.clone(), election)
+        let elections = config.elections();
+        let elections = elections.iter().filter_map(|names| {
+            // Half a group is not resumed: the others were another's.
+            let resumed = names.iter().all(|name| restored.masters.contains(name));
+            routers::elect(&config, names, resumed, now)
         });
         let services = config
             .services
@@ -106,7 +110,9 @@ impl Node {
         let mut node = Self {
             health: Health::new(seed),
             network: Network::default(),
-            routers: routers.collect(),
+            routers: elections
+                .map(|election| (election.name().clone(), election))
+                .collect(),
             services: services.collect(),
             backends_at: BTreeMap::new(),
             tracks: Tracks::new(&config.tracks, now),
@@ -139,7 +145,7 @@ impl Node {
             (Stage::Stopping, Event::Command(Command::Reload(_))) => {}
             (Stage::Running | Stage::Stopping, event) => self.note(event, now),
         }
-        self.advance(now);
+        self.conclude(now);
     }
 
     /// Does what is due.
@@ -212,20 +218,21 @@ impl Node {
                 source,
                 advert,
             } => {
-                // Our own, back from the group, or from none of our peers.
-                let admitted = |election: &Election| election.admits(source);
-                if self.network.is_own(source) || !self.routers.get(&router).is_some_and(admitted) {
+                if self.network.is_own(source) {
+                    let (router, advert) = (&router, &advert);
+                    self.input(router, Input::Echo { router, advert }, now);
+                    return;
+                }
+                if !self.member(&router).is_some_and(|of| of.admits(source)) {
                     return;
                 }
                 self.peers_at = Some(now);
-                self.input(
-                    &router,
-                    Input::Advert {
-                        source,
-                        advert: &advert,
-                    },
-                    now,
-                );
+                let input = Input::Advert {
+                    router: &router,
+                    source,
+                    advert: &advert,
+                };
+                self.input(&router, input, now);
                 for key in self.backends_at.get(&source).into_iter().flatten() {
                     self.health.trust(key);
                 }
@@ -235,9 +242,11 @@ impl Node {
                 source,
                 mismatch,
             } => {
-                if let Some(election) = self.routers.get_mut(&router) {
-                    election.refuse(source, mismatch, now);
-                    self.drain(&router);
+                if let Some(name) = self.election_of(&router) {
+                    if let Some(election) = self.routers.get_mut(&name) {
+                        election.refuse(&router, source, mismatch, now);
+                    }
+                    self.drain(&name);
                 }
             }
             Event::Link { interface, up } => self.link(interface, up),
@@ -248,8 +257,9 @@ impl Node {
                 }
             }
             Event::Source { router, address } => {
-                if let Some(election) = self.routers.get_mut(&router) {
-                    election.set_source(address);
+                let mut elections = self.routers.values_mut();
+                if let Some(of) = elections.find_map(|election| election.member_mut(&router)) {
+                    of.set_source(address);
                 }
             }
             Event::NextHop { address, next_hop } => {
@@ -263,13 +273,19 @@ impl Node {
                 address,
                 mac,
             } => {
-                let known = self.network.is_peer_mac(mac);
+                let peer = self.network.is_peer_mac(mac);
                 let ours = self
                     .config
                     .virtual_router(&router)
                     .is_some_and(|router| router.addresses.iter().any(|net| net.addr() == address));
-                if ours && !known {
-                    self.input(&router, Input::Conflict { address, mac }, now);
+                if ours {
+                    let input = Input::Conflict {
+                        router: &router,
+                        address,
+                        mac,
+                        peer,
+                    };
+                    self.input(&router, input, now);
                 }
             }
             Event::Track {
@@ -286,27 +302,41 @@ impl Node {
         }
     }
 
-    /// Draws the consequences of everything noted, and of the time.
-    fn advance(&mut self, now: Instant) {
+    /// Draws the consequences of what was noted. Not of the time: what else has arrived by now counts
+    /// before any timer, and an advert may be among it.
+    pub(super) fn conclude(&mut self, now: Instant) {
         self.vouch();
         if self.stage == Stage::Running {
             self.recognise_peers(now);
-            self.weigh_evidence(now);
-            for change in self.health.tick(now) {
-                self.apply(Some(change));
-            }
             self.steer(now);
             self.track(now);
             self.decide_abilities(now);
-        }
-        for name in self.router_names() {
-            self.input(&name, Input::Timer, now);
         }
         self.tell_peers(now);
         if self.stage == Stage::Stopping && self.routers.values().all(Election::is_stopped) {
             self.actions.push_back(Action::Exit);
             self.stage = Stage::Stopped;
         }
+    }
+
+    /// Draws the consequences of the time, and then all others.
+    fn advance(&mut self, now: Instant) {
+        self.vouch();
+        if self.stage == Stage::Running {
+            self.weigh_evidence(now);
+            for change in self.health.tick(now) {
+                self.apply(Some(change));
+            }
+            // Who cannot serve must not take over.
+            self.recognise_peers(now);
+            self.steer(now);
+            self.track(now);
+            self.decide_abilities(now);
+        }
+        for name in self.election_names() {
+            self.input(&name, Input::Timer, now);
+        }
+        self.conclude(now);
     }
 
     fn apply(&mut self, change: Option<Change>) {
@@ -385,8 +415,8 @@ impl Node {
     fn peers(&self, now: Instant) -> (BTreeSet<IpAddr>, Option<Instant>) {
         let mut all = BTreeSet::new();
         let mut look = None;
-        for election in self.routers.values() {
-            let (peers, until) = election.forwarders(now);
+        for member in self.routers.values().flat_map(Election::members) {
+            let (peers, until) = member.forwarders(now);
             all.extend(peers);
             look = [look, until].into_iter().flatten().min();
         }
@@ -426,7 +456,7 @@ impl Node {
         self.reconsider = true;
     }
 
-    fn router_names(&self) -> Vec<Name> {
+    fn election_names(&self) -> Vec<Name> {
         self.routers.keys().cloned().collect()
     }
 }

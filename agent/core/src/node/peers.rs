@@ -1,6 +1,6 @@
 //! What other nodes say over the channel, and what they are told.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::Node;
 use crate::{
@@ -37,12 +37,14 @@ impl Node {
                 Heard::TakenOver(answer) => {
                     if let Some(router) = self.book.name_of(answer.router) {
                         let done = answer.done;
-                        self.input(&router, Input::Answered { done }, now);
+                        let router = &router;
+                        self.input(router, Input::Answered { router, done }, now);
                     }
                 }
                 Heard::LetGo { router, source } => {
                     if let Some(router) = self.book.name_of(router) {
-                        self.input(&router, Input::LetGo { source }, now);
+                        let router = &router;
+                        self.input(router, Input::LetGo { router, source }, now);
                     }
                 }
             }
@@ -51,16 +53,22 @@ impl Node {
 
     /// Passes the word of living masters on to the elections.
     pub(super) fn vouch(&mut self) {
-        for (name, election) in &mut self.routers {
-            election.vouch(self.book.word(name));
+        for election in self.routers.values_mut() {
+            let names: Vec<Name> = election.names().cloned().collect();
+            for name in names {
+                election.vouch(&name, self.book.word(&name));
+            }
         }
     }
 
-    /// Tells the election of `router` whom it may ask to take over.
-    pub(super) fn name_successor(&mut self, router: &Name, now: Instant) {
-        let peer = self.book.successor(router, now);
-        if let Some(election) = self.routers.get_mut(router) {
-            election.set_successor(peer);
+    /// Tells an election whom it may ask to take over: who can take over all of a sync group.
+    pub(super) fn name_successor(&mut self, election: &Name, now: Instant) {
+        if let Some(election) = self.routers.get_mut(election) {
+            let names = election.names();
+            let successors: BTreeSet<_> =
+                names.map(|name| self.book.successor(name, now)).collect();
+            let only = successors.first().cloned().flatten();
+            election.set_successor(only.filter(|_| successors.len() == 1));
         }
     }
 
@@ -69,13 +77,15 @@ impl Node {
         let (routers, health) = (&self.routers, &self.health);
         let roles = |ids: &std::collections::BTreeMap<Name, _>| {
             let known = ids.iter().filter_map(|(name, id)| {
-                let election = routers.get(name)?;
+                let mut elections = routers.values();
+                let (election, member) =
+                    elections.find_map(|election| Some((election, election.member(name)?)))?;
                 Some(RoleView {
                     router: *id,
                     role: RoleWord::from(election.role().0),
-                    priority: election.config().priority,
+                    priority: election.priority(),
                     able: election.is_serving(),
-                    source: election.source(),
+                    source: member.source(),
                 })
             });
             known.collect()
@@ -105,19 +115,26 @@ impl Node {
         let Some(said) = said.filter(|said| said.role == RoleWord::Master) else {
             return false;
         };
-        let Some(election) = self.routers.get(&router) else {
+        let Some(member) = self.member(&router) else {
             return false;
         };
         // Whom this node hears as master, if anyone, must be the one that orders.
-        let heard = election.master(now);
+        let heard = member.master(now);
         if heard.is_some() && heard != said.source {
             return false;
         }
         let source = said.source;
-        self.input(&router, Input::TakeOver { source }, now);
+        let input = Input::TakeOver {
+            router: &router,
+            source,
+        };
+        self.input(&router, input, now);
         let is_master =
             |election: &Election| election.role().0 == Role::Master && election.is_serving();
-        self.routers.get(&router).is_some_and(is_master)
+        let election = self.election_of(&router);
+        election
+            .and_then(|name| self.routers.get(&name))
+            .is_some_and(is_master)
     }
 }
 

@@ -5,10 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Node, steering::ServiceState};
+use super::{Node, routers, steering::ServiceState};
 use crate::{
-    action::Action,
-    config::{Backend, Config, Name, Service},
+    action::{Action, Notice},
+    config::{Backend, Config, Name, Service, VirtualRouter},
     event::BackendKey,
     plan::{Plan, Step},
     time::Instant,
@@ -44,6 +44,7 @@ impl Node {
         for step in plan.steps() {
             self.build_up(step, now);
         }
+        self.regroup(now);
         for service in &self.config.services {
             for backend in &service.backends {
                 self.health.set(
@@ -61,6 +62,7 @@ impl Node {
     fn take_down(&mut self, step: &Step, now: Instant) {
         match step {
             Step::RouterRemoved(router) | Step::RouterReplaced { router, .. } => {
+                self.part(router);
                 self.input(router, Input::Stop { linger: false }, now);
                 self.routers.remove(router);
             }
@@ -99,6 +101,7 @@ impl Node {
             } => self.health.renew(backend, now),
             Step::NeedsRestart { .. }
             | Step::SectionChanged { .. }
+            | Step::GroupsChanged { .. }
             | Step::RouterAdded(_)
             | Step::RouterChanged { .. }
             | Step::ServiceAdded(_)
@@ -117,37 +120,26 @@ impl Node {
     /// What begins with the new one.
     fn build_up(&mut self, step: &Step, now: Instant) {
         match step {
-            Step::RouterAdded(name) | Step::RouterReplaced { router: name, .. } => {
-                if let Some(router) = self.config.virtual_router(name) {
-                    let election = Election::new(router.clone(), router.source, false, now);
-                    self.routers.insert(name.clone(), election);
-                    self.drain(name);
-                }
-            }
             Step::RouterChanged {
-                router: name,
-                readdressed,
+                router,
+                readdressed: true,
                 ..
-            } => {
-                if *readdressed && self.is_master(name) {
-                    self.actions.push_back(Action::Acquire {
-                        router: name.clone(),
-                    });
-                }
-                let router = self.config.virtual_router(name).cloned();
-                if let (Some(election), Some(router)) = (self.routers.get_mut(name), router) {
-                    if router.source != election.config().source {
-                        election.set_source(router.source);
-                    }
-                    election.reconfigure(router, now);
-                }
+            } if self.is_master(router) => {
+                self.actions.push_back(Action::Acquire {
+                    router: router.clone(),
+                });
             }
             Step::ServiceAdded(service) => {
                 let state = ServiceState::new(now);
                 self.services.insert(service.clone(), state);
             }
+            // Elections follow when all of it is known: `regroup`.
             Step::NeedsRestart { .. }
             | Step::SectionChanged { .. }
+            | Step::GroupsChanged { .. }
+            | Step::RouterAdded(_)
+            | Step::RouterReplaced { .. }
+            | Step::RouterChanged { .. }
             | Step::RouterRemoved(_)
             | Step::ServiceRemoved(_)
             | Step::ServiceChanged { .. }
@@ -163,9 +155,101 @@ impl Node {
         }
     }
 
+    /// Makes the elections those of the configuration: an election whose members stay together goes
+    /// on, others are divided and joined, and those of new virtual routers begin.
+    fn regroup(&mut self, now: Instant) {
+        for names in self.config.elections() {
+            // Those of the group that were elected before, with nobody else.
+            for name in &names {
+                let others = self
+                    .election_of(name)
+                    .and_then(|name| self.routers.get(&name));
+                let strangers =
+                    |election: &Election| election.names().any(|of| !names.contains(of));
+                if others.is_some_and(strangers) {
+                    self.part(name);
+                }
+            }
+            let mut parts: Vec<Election> = Vec::new();
+            for name in &names {
+                let election = self.election_of(name);
+                parts.extend(election.and_then(|name| self.routers.remove(&name)));
+            }
+            let election = match parts.is_empty() {
+                true => routers::elect(&self.config, &names, false, now),
+                false => self.join(parts, &names, now),
+            };
+            if let Some(mut election) = election {
+                Self::take_effects(&mut election, &mut self.actions, &mut self.book);
+                self.routers.insert(election.name().clone(), election);
+            }
+        }
+    }
+
+    /// One election of `parts`, and of those of `names` that are new.
+    fn join(&mut self, mut parts: Vec<Election>, names: &[Name], now: Instant) -> Option<Election> {
+        if parts.len() > 1 {
+            let role = Election::common_role(parts.iter());
+            for part in &mut parts {
+                part.give_way(role, "joins the others of its sync group", now);
+                Self::take_effects(part, &mut self.actions, &mut self.book);
+            }
+        }
+        let joined = parts.into_iter().reduce(|mut joined, part| {
+            joined.join(part, now);
+            joined
+        });
+        let mut election = joined?;
+        let routers = names
+            .iter()
+            .filter_map(|name| self.config.virtual_router(name));
+        let is_new = |router: &&VirtualRouter| election.member(&router.name).is_none();
+        let new: Vec<&VirtualRouter> = routers.clone().filter(is_new).collect();
+        for router in new {
+            let (role, _, _) = election.role();
+            let name = router.name.clone();
+            if role == Role::Master {
+                self.actions.push_back(Action::Acquire {
+                    router: name.clone(),
+                });
+            }
+            if role != Role::Init {
+                self.actions.push_back(Action::Notice(Notice::Role {
+                    router: name,
+                    from: Role::Init,
+                    to: role,
+                    cause: "joins its sync group".to_owned(),
+                }));
+            }
+            election.adopt(router.clone(), now);
+        }
+        let same = |router: &&VirtualRouter| {
+            let member = election.member(&router.name);
+            member.is_some_and(|member| member.config() == *router)
+        };
+        if !routers.clone().all(|router| same(&router)) {
+            election.reconfigure(routers.cloned(), now);
+        }
+        Some(election)
+    }
+
+    /// Takes a virtual router out of its sync group, if it is in one.
+    fn part(&mut self, router: &Name) {
+        let Some(mut election) = self
+            .election_of(router)
+            .and_then(|name| self.routers.remove(&name))
+        else {
+            return;
+        };
+        for election in election.split(router).into_iter().chain([election]) {
+            self.routers.insert(election.name().clone(), election);
+        }
+    }
+
     fn is_master(&self, router: &Name) -> bool {
-        self.routers
-            .get(router)
+        let election = self.election_of(router);
+        election
+            .and_then(|name| self.routers.get(&name))
             .is_some_and(|election| election.role().0 == Role::Master)
     }
 }

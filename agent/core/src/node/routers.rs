@@ -1,14 +1,15 @@
 //! A node's virtual routers: what they are told, and what comes of it.
 
-use std::net::IpAddr;
+use std::{collections::VecDeque, net::IpAddr};
 
 use super::{Node, Stage, choice::Target, steering::ServiceState};
 use crate::{
     action::{Action, Notice},
     api::human_duration,
-    config::{Name, VirtualRouter},
+    channel::Book,
+    config::{Config, Name, VirtualRouter},
     time::Instant,
-    vrrp::election::{Ability, Effect, Election, Evidence, Input, Role},
+    vrrp::election::{Ability, Effect, Election, Evidence, Input, Member, Role},
 };
 
 /// Why an order to fail over was refused.
@@ -41,7 +42,8 @@ pub enum FailoverError {
 }
 
 impl Node {
-    /// Gives the addresses of `router`, or of all that this node is master of, to a peer; whose.
+    /// Gives the addresses of `router`, or of all that this node is master of, to a peer; whose. A
+    /// virtual router of a sync group takes the others with it.
     ///
     /// Backups are silent, so a master cannot know that there is one. It asks for a takeover and
     /// keeps the addresses until a peer announces it; if none does, it stays master and says so in
@@ -58,52 +60,50 @@ impl Node {
         if self.stage != Stage::Running {
             return Err(FailoverError::Stopping);
         }
-        let is_master = |election: &Election| election.role().0 == Role::Master;
-        let given: Vec<Name> = match router {
-            None => {
-                let masters = self
-                    .routers
-                    .iter()
-                    .filter(|(_, election)| is_master(election));
-                masters.map(|(name, _)| name.clone()).collect()
-            }
-            Some(name) => match self.routers.get(name) {
+        let asked =
+            |election: &&Election| router.is_none_or(|name| election.member(name).is_some());
+        let is_master = |election: &&Election| election.role().0 == Role::Master;
+        let given: Vec<&Election> = self.routers.values().filter(asked).collect();
+        if let Some(name) = router {
+            match given.first() {
                 None => {
-                    let known = self.routers.keys().cloned().collect();
+                    let routers = self.config.virtual_routers.iter();
                     return Err(FailoverError::Unknown {
                         router: name.clone(),
-                        known,
+                        known: routers.map(|router| router.name.clone()).collect(),
                     });
                 }
                 Some(election) if !is_master(election) => {
-                    let (role, master) = (election.role().0, election.master(now));
                     return Err(FailoverError::NotMaster {
                         router: name.clone(),
-                        role,
-                        master,
+                        role: election.role().0,
+                        master: election.member(name).and_then(|member| member.master(now)),
                     });
                 }
-                Some(_) => vec![name.clone()],
-            },
-        };
-        if given.is_empty() {
+                Some(_) => {}
+            }
+        }
+        let masters = || given.iter().copied().filter(is_master);
+        let elections: Vec<Name> = masters().map(|election| election.name().clone()).collect();
+        let names: Vec<Name> = masters().flat_map(Election::names).cloned().collect();
+        if names.is_empty() {
             return Err(FailoverError::NoMaster);
         }
-        for name in &given {
+        for name in &elections {
             self.name_successor(name, now);
             self.input(name, Input::FailOver, now);
         }
-        self.advance(now);
-        Ok(given)
+        self.conclude(now);
+        Ok(names)
     }
 
     /// Silence of a peer's adverts tells of the backends on its node.
     pub(super) fn weigh_evidence(&mut self, now: Instant) {
-        for name in self.router_names() {
+        for name in self.election_names() {
             let Some(election) = self.routers.get_mut(&name) else {
                 continue;
             };
-            while let Some(evidence) = election.evidence(now) {
+            for evidence in election.evidence(now) {
                 let (Evidence::Late(address) | Evidence::Silent(address, _)) = evidence;
                 let keys = self.backends_at.get(&address).cloned().unwrap_or_default();
                 for key in keys {
@@ -129,15 +129,40 @@ impl Node {
         if !std::mem::take(&mut self.reconsider) {
             return;
         }
-        for name in self.router_names() {
-            if let Some(router) = self.config.virtual_router(&name) {
-                let (ability, priority) = self.tracked(router, self.ability(router));
-                if let Some(election) = self.routers.get_mut(&name) {
-                    election.set_priority(priority, now);
+        for name in self.election_names() {
+            let Some(election) = self.routers.get(&name) else {
+                continue;
+            };
+            let members = election.members();
+            let up = |member: &Member| self.network.link(&member.config().interface) == Some(true);
+            let listening = members.iter().all(up);
+            let (ability, priority) = self.group_ability(members);
+            if let Some(election) = self.routers.get_mut(&name) {
+                election.set_priority(priority, now);
+            }
+            if listening {
+                self.input(&name, Input::Listening, now);
+            }
+            self.input(&name, Input::Ability(ability), now);
+        }
+    }
+
+    /// A group can do what each of its members can, and the tracks of each count for all.
+    fn group_ability(&self, members: &[Member]) -> (Ability, u8) {
+        let (mut all, priority) = self.tracked(members);
+        for member in members {
+            let router = member.config();
+            match (self.ability(router), &all) {
+                (_, Ability::Unable(_)) => break,
+                (Ability::Unable(cause), _) if members.len() > 1 => {
+                    all = Ability::Unable(format!("virtual router {}: {cause}", router.name));
                 }
-                self.input(&name, Input::Ability(ability), now);
+                (unable @ Ability::Unable(_), _) => all = unable,
+                (undecided @ Ability::Undecided(_), Ability::Able) => all = undecided,
+                (Ability::Undecided(_) | Ability::Able, _) => {}
             }
         }
+        (all, priority)
     }
 
     fn ability(&self, router: &VirtualRouter) -> Ability {
@@ -164,59 +189,105 @@ impl Node {
         }
     }
 
-    /// Gives a virtual router an input and takes its effects.
+    /// The virtual router called `name`.
+    pub(super) fn member(&self, name: &Name) -> Option<&Member> {
+        self.routers
+            .values()
+            .find_map(|election| election.member(name))
+    }
+
+    /// Which election the virtual router called `name` takes part in.
+    pub(super) fn election_of(&self, name: &Name) -> Option<Name> {
+        let mut elections = self.routers.values();
+        let election = elections.find(|election| election.member(name).is_some())?;
+        Some(election.name().clone())
+    }
+
+    /// Gives the election of a virtual router an input and takes its effects.
     pub(super) fn input(&mut self, router: &Name, input: Input<'_>, now: Instant) {
-        if let Some(election) = self.routers.get_mut(router) {
+        let Some(name) = self.election_of(router) else {
+            return;
+        };
+        if let Some(election) = self.routers.get_mut(&name) {
             election.handle(input, now);
-            self.drain(router);
+            Self::take_effects(election, &mut self.actions, &mut self.book);
         }
     }
 
-    /// Turns a virtual router's effects into actions.
-    pub(super) fn drain(&mut self, router: &Name) {
-        let Some(election) = self.routers.get_mut(router) else {
-            return;
-        };
+    /// Turns the effects of one election into actions.
+    pub(super) fn drain(&mut self, name: &Name) {
+        if let Some(election) = self.routers.get_mut(name) {
+            Self::take_effects(election, &mut self.actions, &mut self.book);
+        }
+    }
+
+    /// Turns an election's effects into actions: for each member, where none is named.
+    pub(super) fn take_effects(
+        election: &mut Election,
+        actions: &mut VecDeque<Action>,
+        book: &mut Book,
+    ) {
         for effect in election.take_effects() {
-            let router = router.clone();
-            self.actions.push_back(match effect {
-                Effect::Advert { priority } => Action::SendAdvert {
-                    router,
-                    advert: election.advert(priority),
-                },
-                Effect::Acquire => Action::Acquire { router },
-                Effect::Release => Action::Release { router },
-                Effect::Announce => Action::Announce { router },
-                Effect::ProbeAddresses => Action::ProbeAddresses { router },
-                Effect::Role { from, to, cause } => Action::Notice(Notice::Role {
-                    router,
-                    from,
-                    to,
-                    cause,
-                }),
-                Effect::Peer { address, alive } => Action::Notice(Notice::Peer {
-                    router,
-                    address,
-                    alive,
-                }),
-                Effect::Ask { peer } => {
-                    self.book.order(&router, &peer);
-                    continue;
-                }
-                Effect::Misconfigured(what) => {
-                    Action::Notice(Notice::Misconfigured { router, what })
-                }
-            });
+            for member in election.members() {
+                let router = member.config().name.clone();
+                actions.push_back(match effect.clone() {
+                    Effect::Advert { priority } => Action::SendAdvert {
+                        router,
+                        advert: member.advert(priority),
+                    },
+                    Effect::Acquire => Action::Acquire { router },
+                    Effect::Release => Action::Release { router },
+                    Effect::Announce => Action::Announce { router },
+                    Effect::ProbeAddresses => Action::ProbeAddresses { router },
+                    Effect::Ask { peer } => {
+                        book.order(&router, &peer);
+                        continue;
+                    }
+                    Effect::Role { from, to, cause } => Action::Notice(Notice::Role {
+                        router,
+                        from,
+                        to,
+                        cause,
+                    }),
+                    Effect::Peer { router: of, .. } | Effect::Misconfigured { router: of, .. }
+                        if of != router =>
+                    {
+                        continue;
+                    }
+                    Effect::Peer { address, alive, .. } => Action::Notice(Notice::Peer {
+                        router,
+                        address,
+                        alive,
+                    }),
+                    Effect::Misconfigured { what, .. } => {
+                        Action::Notice(Notice::Misconfigured { router, what })
+                    }
+                });
+            }
         }
     }
 
     pub(super) fn stop(&mut self, linger: bool, now: Instant) {
         self.stage = Stage::Stopping;
-        for name in self.router_names() {
+        for name in self.election_names() {
             self.name_successor(&name, now);
             self.input(&name, Input::Stop { linger }, now);
         }
     }
+}
+
+/// The election of the virtual routers called `names`, on a node that starts.
+pub(super) fn elect(
+    config: &Config,
+    names: &[Name],
+    resumed: bool,
+    now: Instant,
+) -> Option<Election> {
+    let mut routers = names
+        .iter()
+        .filter_map(|name| config.virtual_router(name).cloned());
+    let first = routers.next()?;
+    Some(Election::new(first, routers, resumed, now))
 }
 
 fn list(names: &[Name]) -> String {

@@ -20,9 +20,8 @@ impl Node {
     #[must_use]
     pub fn status(&self, now: Instant) -> (Vec<VirtualRouterStatus>, Vec<ServiceStatus>) {
         let routers = self.config.virtual_routers.iter().filter_map(|router| {
-            self.routers
-                .get(&router.name)
-                .map(|election| self.router_status(router, election, now))
+            let mut elections = self.routers.values();
+            elections.find_map(|election| self.router_status(router, election, now))
         });
         let services = self
             .config
@@ -87,12 +86,14 @@ impl Node {
         })
     }
 
+    /// What is to be told of a virtual router, if it takes part in this election.
     fn router_status(
         &self,
         router: &VirtualRouter,
         election: &Election,
         now: Instant,
-    ) -> VirtualRouterStatus {
+    ) -> Option<VirtualRouterStatus> {
+        let member = election.member(&router.name)?;
         let (role, since, cause) = election.role();
         let unheard = |address| PeerStatus {
             address,
@@ -104,7 +105,7 @@ impl Node {
             .iter()
             .map(|address| (*address, unheard(*address)));
         let mut peers: BTreeMap<IpAddr, PeerStatus> = configured.collect();
-        peers.extend(election.peers().iter().map(|(address, peer)| {
+        peers.extend(member.peers().iter().map(|(address, peer)| {
             let priority = (peer.priority > 0).then_some(peer.priority);
             let last_advert_ms = Some(millis(now.since(peer.heard)));
             (
@@ -116,8 +117,8 @@ impl Node {
                 },
             )
         }));
-        let diagnoses = election.peers().diagnoses(router).into_iter();
-        VirtualRouterStatus {
+        let diagnoses = member.diagnoses(now).into_iter();
+        Some(VirtualRouterStatus {
             name: router.name.clone(),
             interface: router.interface.clone(),
             vrid: router.vrid,
@@ -125,18 +126,20 @@ impl Node {
             since_ms: millis(now.since(since)),
             cause: cause.to_owned(),
             priority: router.priority,
-            effective_priority: election.config().priority,
-            weightings: self.weightings(router),
+            effective_priority: election.priority(),
+            weightings: self.weightings(election.members()),
             advert_interval_ms: millis(router.advert_interval),
             master: if role == Role::Master {
                 None
             } else {
-                election.master(now)
+                member.master(now)
             },
             addresses: router.addresses.iter().map(ToString::to_string).collect(),
             peers: peers.into_values().collect(),
             diagnoses: diagnoses.map(|diagnosis| diagnosis.what).collect(),
-        }
+            rival_adverts: member.rivals(),
+            address_claims: member.claims(),
+        })
     }
 }
 

@@ -6,11 +6,11 @@ use super::{Node, network::Reach};
 use crate::{
     action::{Action, Notice},
     api::{TrackStatus, Weighting},
-    config::{Name, VirtualRouter},
+    config::Name,
     event::BackendKey,
     time::Instant,
-    track::{Change, Sight, TrackFailure},
-    vrrp::election::Ability,
+    track::{Change, Sight, TrackFailure, Weighed},
+    vrrp::election::{Ability, Member},
 };
 
 impl Node {
@@ -46,22 +46,15 @@ impl Node {
         }
     }
 
-    /// What a virtual router can do, given what it could without its tracks, and its priority.
-    pub(super) fn tracked(&self, router: &VirtualRouter, without: Ability) -> (Ability, u8) {
-        let weighed = self.tracks.weigh(router);
-        let ability = match (without, weighed.ability) {
-            (Ability::Unable(why), _) | (_, Ability::Unable(why)) => Ability::Unable(why),
-            (Ability::Undecided(what), _) | (_, Ability::Undecided(what)) => {
-                Ability::Undecided(what)
-            }
-            (Ability::Able, Ability::Able) => Ability::Able,
-        };
-        (ability, weighed.priority)
+    /// What the tracks of an election's virtual routers let it do, and its priority.
+    pub(super) fn tracked(&self, members: &[Member]) -> (Ability, u8) {
+        let weighed = self.weigh(members);
+        (weighed.ability, weighed.priority)
     }
 
-    /// What its tracks add to the priority of `router`.
-    pub(super) fn weightings(&self, router: &VirtualRouter) -> Vec<Weighting> {
-        let added = self.tracks.weigh(router).added.into_iter();
+    /// What its tracks add to the priority of an election.
+    pub(super) fn weightings(&self, members: &[Member]) -> Vec<Weighting> {
+        let added = self.weigh(members).added.into_iter();
         added
             .map(|(track, adds)| Weighting { track, adds })
             .collect()
@@ -86,6 +79,19 @@ impl Node {
             }
         });
         all.collect()
+    }
+
+    /// A track that several members name counts once.
+    fn weigh(&self, members: &[Member]) -> Weighed {
+        let priorities = members.iter().map(|member| member.config().priority);
+        let tracks = members.iter().flat_map(|member| &member.config().track);
+        let mut named: Vec<&Name> = Vec::new();
+        for track in tracks {
+            if !named.contains(&track) {
+                named.push(track);
+            }
+        }
+        self.tracks.weigh(priorities.min().unwrap_or(1), &named)
     }
 
     /// Whether a service has so many backends that are healthy, can be reached and have weight; none

@@ -28,7 +28,7 @@ use std::{collections::BTreeMap, time::Duration};
 pub use self::state::Report;
 use self::state::State;
 use crate::{
-    config::{Name, Track, TrackKind, VirtualRouter},
+    config::{Name, Track, TrackKind},
     time::Instant,
     vrrp::election::Ability,
 };
@@ -270,11 +270,11 @@ impl Tracks {
         self.tracks.values().filter_map(State::deadline).min()
     }
 
-    /// What its tracks mean for `router`.
+    /// What these tracks mean for an election of the configured `priority`.
     #[must_use]
-    pub fn weigh(&self, router: &VirtualRouter) -> Weighed {
+    pub fn weigh(&self, priority: u8, tracks: &[&Name]) -> Weighed {
         let named = || {
-            let names = router.track.iter();
+            let names = tracks.iter().copied();
             names.filter_map(|name| Some((name, self.tracks.get(name)?)))
         };
         let added: Vec<(Name, i16)> = named()
@@ -282,7 +282,7 @@ impl Tracks {
             .filter(|(_, added)| *added != 0)
             .collect();
         let sum: i32 = added.iter().map(|(_, added)| i32::from(*added)).sum();
-        let priority = match router.priority {
+        let priority = match priority {
             u8::MAX => u8::MAX,
             configured => {
                 let sum = (i32::from(configured) + sum).clamp(1, 254);

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     api::TrackState,
-    config::{Announce, FileCheck, Pace, Script},
+    config::{FileCheck, Pace, Script},
 };
 
 fn at(milliseconds: u64) -> Instant {
@@ -53,27 +53,6 @@ fn number() -> TrackKind {
     TrackKind::File {
         path: "/run/weight".into(),
         check: FileCheck::Number,
-    }
-}
-
-fn router(priority: u8) -> VirtualRouter {
-    VirtualRouter {
-        name: Name::new("main"),
-        interface: Name::new("eth0"),
-        vrid: 51,
-        priority,
-        advert_interval: ms(1000),
-        preempt: true,
-        addresses: vec!["192.168.1.25/24".parse().unwrap()],
-        peers: Vec::new(),
-        source: None,
-        announce: Announce {
-            count: 1,
-            interval: ms(100),
-            repeat_after: ms(0),
-        },
-        wire: crate::config::Wire::default(),
-        track: vec![name()],
     }
 }
 
@@ -160,7 +139,7 @@ impl Bench {
     }
 
     fn weighed(&self) -> Weighed {
-        self.tracks.weigh(&router(100))
+        self.tracks.weigh(100, &[&name()])
     }
 
     fn state(&self) -> TrackState {
@@ -213,7 +192,7 @@ fn weights_are_added_while_good_or_subtracted_while_bad() {
         bench.run(at(1000));
         assert_eq!(bench.weighed().priority, when_bad, "{weight}");
         assert_eq!(bench.weighed().ability, Ability::Able);
-        let owner = bench.tracks.weigh(&router(255)).priority;
+        let owner = bench.tracks.weigh(255, &[&name()]).priority;
         assert_eq!(owner, 255, "the owner's priority is not negotiable");
     }
 }
@@ -353,8 +332,7 @@ fn more_tracks_add_up_and_the_first_fault_is_named() {
         named("d", None),
     ];
     let mut tracks = Tracks::new(&config, at(0));
-    let mut router = router(100);
-    router.track = ["a", "b", "c", "d"].map(Name::new).to_vec();
+    let named = ["a", "b", "c", "d"].map(Name::new);
     let tickets: Vec<(Name, u64)> = tracks
         .tick(at(0))
         .into_iter()
@@ -371,7 +349,7 @@ fn more_tracks_add_up_and_the_first_fault_is_named() {
         };
         tracks.report(track, *ticket, outcome, at(1));
     }
-    let weighed = tracks.weigh(&router);
+    let weighed = tracks.weigh(100, &named.each_ref());
     assert_eq!(weighed.priority, 90);
     let added = [(Name::new("a"), 10), (Name::new("b"), -20)];
     assert_eq!(weighed.added, added);

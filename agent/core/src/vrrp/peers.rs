@@ -14,7 +14,10 @@ use crate::{
     api::human_duration,
     config::VirtualRouter,
     time::Instant,
-    vrrp::wire::{Advert, Mismatch},
+    vrrp::{
+        election::OWNER,
+        wire::{Advert, Mismatch},
+    },
 };
 
 /// The most peers that are remembered, if not more are configured. Beyond it the one silent for
@@ -81,6 +84,12 @@ pub enum Mistake {
     ForeignVrid,
     /// A host that is no peer uses a virtual address.
     Conflict,
+    /// Two nodes with priority 255.
+    Owners,
+    /// Two nodes with one address of their own.
+    SameAddress,
+    /// Another master is heard while this node is one.
+    Rival,
     /// Two nodes that do not speak alike, so that neither hears the other.
     Wire,
     /// The channel says that the master lives, and its adverts are not heard.
@@ -233,7 +242,15 @@ impl Peers {
         let mut tell = |mistake, what| found.insert(Diagnosis { mistake, what });
         let ours = own_addresses(own);
         for (address, peer) in self.iter() {
-            if peer.priority == own.priority {
+            if peer.priority == OWNER && own.priority == OWNER {
+                tell(
+                    Mistake::Owners,
+                    format!(
+                        "{address} has priority 255 too, but the addresses have one owner: give \
+                         `priority` 254 or less to all nodes but one"
+                    ),
+                );
+            } else if peer.priority == own.priority {
                 tell(
                     Mistake::SamePriority,
                     format!(

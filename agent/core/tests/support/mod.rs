@@ -89,6 +89,7 @@ pub(crate) fn config(routers: Vec<VirtualRouter>, services: Vec<Service>) -> Con
         nat: Nat::default(),
         virtual_routers: routers,
         services,
+        sync_groups: Vec::new(),
         tracks: Vec::new(),
         channel: None,
     }
@@ -109,7 +110,9 @@ pub(crate) fn router(priority: u8) -> VirtualRouter {
             count: 2,
             interval: ms(50),
             repeat_after: ms(1000),
+            refresh: Duration::ZERO,
         },
+        preempt_delay: Duration::ZERO,
         wire: Wire::default(),
         track: Vec::new(),
     }

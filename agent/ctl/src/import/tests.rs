@@ -13,15 +13,11 @@ mod chance;
 
 /// The mistakes that the configuration still finds in what these files become: keys that it does not
 /// know yet. An entry goes when its key comes; a test fails where one is left that is known.
-const UNKNOWN_YET: [&str; 8] = [
-    "unknown key `refresh` in announce = { ... } of [[virtual_router]]",
+const UNKNOWN_YET: [&str; 4] = [
     "unknown key `accept` in [[virtual_router]]",
-    "unknown key `preempt_delay` in [[virtual_router]]",
     "unknown key `routes` in [[virtual_router]]",
     "unknown key `rules` in [[virtual_router]]",
     "unknown key `virtual_mac` in [[virtual_router]]",
-    "unknown key `sync_group` at the top of the file",
-    "`priority` 255 means the address owner (RFC 9568, 5.2.4), which is not supported",
 ];
 
 /// A directory of files that is not on the disk.

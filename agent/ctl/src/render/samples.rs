@@ -70,6 +70,8 @@ pub(crate) fn status() -> Status {
                 "192.168.1.27 sends an advert interval of 500ms, this node 1s: make them equal"
                     .into(),
             ],
+            rival_adverts: 0,
+            address_claims: 0,
         }],
         tracks: vec![
             TrackStatus {

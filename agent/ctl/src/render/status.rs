@@ -282,6 +282,12 @@ fn virtual_router(look: Look, router: &VirtualRouterStatus, text: &mut String) {
         text.push_str(&format!("  {lead:9}  {}, {heard}\n", peer.address));
         lead = "";
     }
+    if router.rival_adverts + router.address_claims > 0 {
+        text.push_str(&format!(
+            "  rivals     {} adverts of other masters, {} claims of the addresses\n",
+            router.rival_adverts, router.address_claims
+        ));
+    }
     for diagnosis in &router.diagnoses {
         text.push_str(&format!(
             "  {}    {}\n",

@@ -239,7 +239,7 @@ fn five_mistakes_are_five() {
         errors.lines().collect::<Vec<_>>(),
         [
             "steerd.toml:5:1: unknown key `colour` in [log]",
-            "steerd.toml:11:12: `priority` must be an integer from 1 to 254, found the string `110`",
+            "steerd.toml:11:12: `priority` must be an integer from 1 to 255, found the string `110`",
             "steerd.toml:18:11: `timeout` (2s) is above the probe's `interval` (500ms)",
             "steerd.toml:20:1: missing key `port` in [[service]]",
             "steerd.toml:23:11: there is no probe `helth`",

@@ -118,6 +118,11 @@ fn dual_stack_serves_both_families() {
     let config = valid(DUAL_STACK);
     let families: Vec<_> = config.virtual_routers.iter().map(|r| r.is_ipv6()).collect();
     assert_eq!(families, [false, true]);
+    let names = config.virtual_routers.iter().map(|r| r.name.clone());
+    assert_eq!(
+        config.sync_groups[0].virtual_routers,
+        names.collect::<Vec<_>>()
+    );
     let services: Vec<_> = config
         .services
         .iter()
@@ -244,8 +249,7 @@ fn keys_left_out_are_valid() {
     }
     assert_eq!(tried, 14);
 
-    let what =
-        "another virtual router, the TLS probe, tracks, voice, the game over IPv6, the channel";
+    let what = "another virtual router, the TLS probe, tracks, voice, the game over IPv6 in a group, the channel";
     assert_eq!(blocks.len(), 6, "{what}");
     for block in blocks {
         let mut changed: Vec<String> = lines.iter().map(|&line| line.to_owned()).collect();
@@ -326,7 +330,7 @@ fn defaults_are_what_the_comments_say() {
             "`{key}` of {table}"
         );
     }
-    assert_eq!(checked, 63);
+    assert_eq!(checked, 64);
 }
 
 /// A key and its value where the line is one that was left out (`#key = value`).

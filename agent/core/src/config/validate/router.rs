@@ -13,11 +13,14 @@ use super::{
     track::{self, Tracks},
     unique_names, wire,
 };
-use crate::config::{
-    Announce, Name, VirtualRouter,
-    error::{Mistake, quote},
-    raw::{RawAnnounce, RawVirtualRouter},
-    reader::{At, Given, List},
+use crate::{
+    config::{
+        Announce, Name, VirtualRouter,
+        error::{Mistake, quote},
+        raw::{RawAnnounce, RawVirtualRouter},
+        reader::{At, Given, List},
+    },
+    vrrp::election::OWNER,
 };
 
 /// The addresses of all virtual routers.
@@ -130,6 +133,8 @@ fn virtual_router(
     mistakes: &mut Vec<Mistake>,
 ) -> Option<VirtualRouter> {
     addresses(&raw.addresses, mistakes);
+    owner(raw, mistakes);
+    never_preempts(raw, mistakes);
     let ipv6 = raw
         .addresses
         .items
@@ -173,9 +178,40 @@ fn virtual_router(
         peers: raw.peers.items.iter().map(|peer| peer.value).collect(),
         source: raw.source.optional()?,
         announce: announce(&raw.announce)?,
+        preempt_delay: raw.preempt_delay.or(Duration::ZERO)?,
         wire: wire::wire(raw, ipv6, mistakes)?,
         track,
     })
+}
+
+fn never_preempts(raw: &RawVirtualRouter, mistakes: &mut Vec<Mistake>) {
+    let delays = |delay: &&At<Duration>| !delay.value.is_zero();
+    let delay = raw.preempt_delay.at().filter(delays);
+    if let (Some(delay), Some(false)) = (delay, raw.preempt.value())
+        && raw.priority.value() != Some(OWNER)
+    {
+        let message = "`preempt_delay` means nothing with `preempt = false`";
+        let help = "leave one of the two out";
+        mistakes.push(Mistake::new(&delay.span, message).help(help));
+    }
+}
+
+/// The owner takes the addresses whatever a peer does (RFC 9568, 6.4.1), so it has no rules for it.
+fn owner(raw: &RawVirtualRouter, mistakes: &mut Vec<Mistake>) {
+    if raw.priority.value() != Some(OWNER) {
+        return;
+    }
+    if let Given::Value(preempt @ At { value: false, .. }) = &raw.preempt {
+        let message = "priority 255 always preempts: it means the addresses' owner";
+        let help = "use 254 or less: the highest priority still wins";
+        mistakes.push(Mistake::new(&preempt.span, message).help(help));
+    }
+    let delays = |delay: &&At<Duration>| !delay.value.is_zero();
+    if let Some(delay) = raw.preempt_delay.at().filter(delays) {
+        let message = "priority 255 does not wait: it means the addresses' owner";
+        let help = "use 254 or less, or leave the delay out";
+        mistakes.push(Mistake::new(&delay.span, message).help(help));
+    }
 }
 
 fn announce(raw: &RawAnnounce) -> Option<Announce> {
@@ -183,6 +219,7 @@ fn announce(raw: &RawAnnounce) -> Option<Announce> {
         count: raw.count.or(5)?,
         interval: raw.interval.or(Duration::from_millis(100))?,
         repeat_after: raw.repeat_after.or(Duration::from_secs(5))?,
+        refresh: raw.refresh.or(Duration::ZERO)?,
     })
 }
 

@@ -1,4 +1,5 @@
-//! The election of a virtual router's master, on one node (RFC 9568 section 6).
+//! The election of a master, on one node (RFC 9568 section 6): for one virtual router, or for all of a
+//! sync group's at once.
 //!
 //! ```text
 //!                      able
@@ -15,6 +16,18 @@
 //!       any of them  -- unable -->  Fault  -- able again -->  Backup
 //! ```
 //!
+//! The owner (priority 255) goes from Init and Fault to Master at once (6.4.1).
+//!
+//! A sync group has one state for all its members, so it cannot be divided: each effect is carried
+//! out for every member, and a peer's advert for any member counts for all.
+//!
+//! * `input`: what an election is told, and what it answers.
+//! * `transition`, `mastery`: what happens on the way from one state to the next, and while one lasts.
+//! * `handover`: what the peer channel adds.
+//! * `member`: what differs between the members of a group; where addresses decide between equals.
+//! * `regroup`: new configurations, and other groups.
+//! * `telling`: what is told to people.
+//!
 //! [`Election::handle`] takes an [`Input`] with its time and leaves [`Effect`]s;
 //! [`Election::next_deadline`] tells when [`Input::Timer`] is due.
 //!
@@ -25,19 +38,34 @@
 //!   none comes in the time the slowest backup needs (one interval, 6.1: skew is below it), a
 //!   shutdown releases them, a failover is called off. A master with a fault releases at once: its
 //!   service is dead anyway.
+//! * **A resignation is said twice**, an eighth of an interval apart: the first may be lost, or overtake
+//!   the advert before it, which would make the backups wait for the whole of the down interval.
 //! * **A failover lasts.** Who gave the addresses away by order does not take them back by priority;
 //!   it acts as with `preempt = false` until it is master again (the peer's master is gone or was
 //!   told to fail over), its own configuration changes, or the daemon restarts.
 //! * **A rival is answered at a bounded rate**, once in 10 ms, where RFC 9568 6.4.3 answers each
 //!   advert: two nodes without distinct addresses would answer each other for ever. The answer is
 //!   followed by new announcements, because the segment has learned the rival's MAC.
+//! * **A quick start.** What is heard counts from when the links are up, although this node may not
+//!   know yet whether it can serve. Where that is nobody, it waits two of its own intervals and the
+//!   skew after that, not three: a master that is there was due to be heard twice. That costs p² in
+//!   place of p³ false starts where a share p of adverts is lost, and a false start is ended by the
+//!   master's answer to the first advert. Who comes back from a fault waits as the RFC says.
+//! * **`preempt_delay`** counts from the first advert of a lower master. Until it is over such a
+//!   master is followed like any other, so its silence ends the wait.
+//! * **Who yields to a rival says so** with one more advert, where the RFC is silent: a winner whose
+//!   advert came first would not know that the segment had learned another's MAC, and not announce.
+//! * **The winner announces again**, whether it hears a rival's advert, a rival that resigns, or only
+//!   the rival's announcement, which may be all that got through: then after the time in which a
+//!   rightful master would have been heard.
 //! * **A resignation counts only from the master that is followed**, so the end of a rival does not
 //!   cause a third node's takeover from a healthy master.
 //! * **A late timer is no evidence.** If [`Input::Timer`] comes more than half an interval late, this
 //!   node was stopped and the adverts may wait unread: it listens one interval more, once.
 //! * **A successor that is known is asked.** Where the node has a channel to one, a resigning master
-//!   has it take over instead of sending priority 0, and lets go when that says that it has; if it does
-//!   not in time, priority 0 follows. What this node is ordered so it does at once, without the skew.
+//!   has it take over instead of sending priority 0, and lets go when that says that it has, for every
+//!   member; if it does not in time, priority 0 follows. What this node is ordered so it does at once,
+//!   without the skew.
 //! * **A living master is not replaced** because its adverts are not heard: while a peer says over
 //!   the channel that it is master and serves ([`Election::vouch`]), the master-down timer waits.
 //! * **Forged adverts** are bounded in what they say: `telling` and [`crate::vrrp::peers`].
@@ -46,6 +74,10 @@
 //!   answer counts when the wait ends with no peer ever heard.
 
 mod handover;
+mod input;
+mod mastery;
+mod member;
+mod regroup;
 mod state;
 mod telling;
 mod transition;
@@ -53,215 +85,75 @@ mod transition;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, fmt, mem, net::IpAddr, time::Duration};
+use std::{mem, time::Duration};
 
-use serde::{Deserialize, Serialize};
-
-use self::{
-    state::{Conflict, Fault, Master, Resign, Round, State},
-    telling::Telling,
+use self::state::{Conflict, Fault, Master, Resign, State};
+pub use self::{
+    input::{Ability, Effect, Evidence, Input, Role},
+    member::Member,
 };
 use crate::{
-    channel::{self, book::Word},
     config::{Name, VirtualRouter},
     time::Instant,
-    vrrp::{
-        peers::{self, Peers},
-        wire::Advert,
-    },
 };
 
-/// What a node is for a virtual router.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Role {
-    /// Just started: nothing decided yet. Also: stopped.
-    Init,
-    /// Listens to a master, ready to take over.
-    Backup,
-    /// Holds the addresses.
-    Master,
-    /// Cannot do its work: lost link, no healthy backend, address conflict.
-    Fault,
-}
+/// The priority of the addresses' owner (RFC 9568 5.2.4).
+pub const OWNER: u8 = 255;
 
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Init => "init",
-            Self::Backup => "backup",
-            Self::Master => "master",
-            Self::Fault => "fault",
-        })
-    }
-}
-
-/// Whether this node could do a master's work.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ability {
-    /// Not known yet, and what is waited for: a starting node waits, a running one goes on.
-    Undecided(String),
-    /// It could.
-    Able,
-    /// It could not, and why.
-    Unable(String),
-}
-
-/// Something that happened to the virtual router.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Input<'a> {
-    /// What the node can do changed, or was looked at again.
-    Ability(Ability),
-    /// A peer's advert.
-    Advert {
-        /// Who sent it.
-        source: IpAddr,
-        /// What it says.
-        advert: &'a Advert,
-    },
-    /// Another host, which is no known peer, has one of the addresses.
-    Conflict {
-        /// The address.
-        address: IpAddr,
-        /// The host's MAC.
-        mac: [u8; 6],
-    },
-    /// A deadline may have passed.
-    Timer,
-    /// Give the addresses to a peer.
-    FailOver,
-    /// End; `linger`: a master waits for a new holder first.
-    Stop {
-        /// Whether to wait.
-        linger: bool,
-    },
-    /// The master orders this node over the channel to take over. The caller has made sure that it is
-    /// the master.
-    TakeOver {
-        /// It sends its adverts from here.
-        source: Option<IpAddr>,
-    },
-    /// The successor that was asked answers over the channel.
-    Answered {
-        /// Whether it is master now.
-        done: bool,
-    },
-    /// The peer that was master says over the channel that it is no longer.
-    LetGo {
-        /// It sent its adverts from here.
-        source: Option<IpAddr>,
-    },
-}
-
-/// Something to do, in the order given.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
-    /// Send an advert.
-    Advert {
-        /// With this priority, 0 to resign.
-        priority: u8,
-    },
-    /// Put the addresses on the interface.
-    Acquire,
-    /// Take them off.
-    Release,
-    /// Announce them once.
-    Announce,
-    /// Ask who has them.
-    ProbeAddresses,
-    /// Order this peer over the channel to take over.
-    Ask {
-        /// Whom.
-        peer: Name,
-    },
-    /// The role changed.
-    Role {
-        /// Before.
-        from: Role,
-        /// After.
-        to: Role,
-        /// Why.
-        cause: String,
-    },
-    /// A peer is heard for the first time or again, or a master is silent. When many appear at
-    /// once, not each is told.
-    Peer {
-        /// The peer.
-        address: IpAddr,
-        /// Whether it is heard.
-        alive: bool,
-    },
-    /// Something is wrong with the set-up, with what to change. Of each kind of mistake one is told
-    /// in a minute.
-    Misconfigured(String),
-}
-
-/// What the adverts of the master that is followed say about its node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Evidence {
-    /// One is overdue by half an interval.
-    Late(IpAddr),
-    /// The master-down timer fires now.
-    Silent(IpAddr, Duration),
-}
-
-/// One virtual router on one node.
+/// One virtual router on one node, or the virtual routers of a sync group.
 #[derive(Debug, Clone)]
 pub struct Election {
-    config: VirtualRouter,
-    source: Option<IpAddr>,
+    /// Never empty; the first decides between equals.
+    members: Vec<Member>,
     state: State,
     role: Role,
     since: Instant,
     cause: String,
     ability: Ability,
+    /// The configured one, or what [`Election::set_priority`] made of it.
+    priority: u8,
     /// The interval of the master that is followed: Active_Adver_Interval of RFC 9568 6.1.
     master_interval: Duration,
-    /// Who sent the last advert that was no resignation while this node was not master.
-    master: Option<IpAddr>,
     /// Gave the addresses away by order: does not preempt.
     held: bool,
     /// A daemon that was killed may have left the addresses on the interface.
     stale: bool,
     conflict: Option<Conflict>,
     defended: Option<Instant>,
-    peers: Peers,
-    telling: Telling,
+    /// When an advert was sent last, a resignation too.
+    sent: Option<Instant>,
     effects: Vec<Effect>,
-    /// A living peer's word that it is master and serves.
-    vouched: Option<Word>,
     /// Whom to ask when resigning.
     successor: Option<Name>,
-    /// Who ordered this node to take over, and until when its adverts of before may still come.
-    taken_from: Option<(IpAddr, Instant)>,
 }
 
 impl Election {
-    /// A virtual router on a node that starts. `source` is the address of this node's adverts as
-    /// far as known. With `resumed` it goes on as the master that it was moments ago; else what
-    /// an earlier daemon may have left on the interface is released.
+    /// A virtual router, with others where they are a sync group, on a node that starts. With
+    /// `resumed` it goes on as the master that it was moments ago; else what an earlier daemon may
+    /// have left on the interface is released.
     #[must_use]
-    pub fn new(config: VirtualRouter, source: Option<IpAddr>, resumed: bool, now: Instant) -> Self {
+    pub fn new(
+        router: VirtualRouter,
+        others: impl IntoIterator<Item = VirtualRouter>,
+        resumed: bool,
+        now: Instant,
+    ) -> Self {
         let mut election = Self {
-            master_interval: config.advert_interval,
-            config,
-            source,
-            state: State::Init,
+            priority: router.priority,
+            master_interval: router.advert_interval,
+            members: member::in_order([router].into_iter().chain(others), now),
+            state: State::Init(None),
             role: Role::Init,
             since: now,
             cause: "just started".to_owned(),
             ability: Ability::Undecided("just started".to_owned()),
-            master: None,
             held: false,
             stale: !resumed,
             conflict: None,
             defended: None,
-            peers: Peers::default(),
-            telling: Telling::new(now),
+            sent: None,
             effects: Vec::new(),
-            vouched: None,
             successor: None,
-            taken_from: None,
         };
         if resumed {
             let cause = "resumed: it was master when the daemon stopped".to_owned();
@@ -272,9 +164,17 @@ impl Election {
 
     /// Takes an input; then take the effects with [`Election::take_effects`].
     pub fn handle(&mut self, input: Input<'_>, now: Instant) {
-        if let Input::Advert { source, advert } = &input
-            && !self.observe(*source, advert, now)
+        if let Input::Advert {
+            router,
+            source,
+            advert,
+        } = &input
+            && !self.observe(router, *source, advert, now)
         {
+            return;
+        }
+        if let Input::Echo { router, advert } = &input {
+            self.hears_itself(router, advert, now);
             return;
         }
         if let Input::Ability(ability) = &input {
@@ -287,35 +187,64 @@ impl Election {
     /// The transition table.
     fn step(&mut self, state: State, input: Input<'_>, now: Instant) -> State {
         match (state, input) {
-            (State::Init, Input::Ability(Ability::Undecided(wait))) => {
+            (State::Init(listen), Input::Ability(Ability::Undecided(wait))) => {
                 self.cause = format!("waiting for {wait}");
-                State::Init
+                State::Init(listen)
             }
-            (State::Init, Input::Ability(Ability::Able)) => {
-                self.become_backup("ready to serve".to_owned(), now)
-            }
-            (State::Init, Input::Ability(Ability::Unable(cause))) => {
+            (State::Init(listen), Input::Ability(Ability::Able)) => self.starts(listen, now),
+            (State::Init(_), Input::Ability(Ability::Unable(cause))) => {
                 self.become_fault(cause, Fault::default(), now)
             }
+            (State::Init(listen), Input::Listening) => {
+                State::Init(Some(listen.unwrap_or_else(|| self.listens(now))))
+            }
             (
-                State::Init,
+                State::Init(Some(listen)),
+                Input::Advert {
+                    router,
+                    source,
+                    advert,
+                },
+            ) => State::Init(Some(
+                self.listener_hears(listen, router, source, advert, now),
+            )),
+            (State::Init(Some(listen)), Input::Timer) => {
+                State::Init(Some(self.listener_timer(listen, now)))
+            }
+            // A peer is master by right or will be told otherwise.
+            (
+                state @ (State::Init(_) | State::Backup(_) | State::Fault(_)),
+                Input::Conflict { peer: true, .. },
+            ) => state,
+            (State::Init(Some(listen)), Input::Conflict { address, mac, .. }) => {
+                self.conflict = Some(Conflict { address, mac });
+                State::Init(Some(listen))
+            }
+            (
+                State::Init(listen),
                 Input::Advert { .. } | Input::Conflict { .. } | Input::Timer | Input::FailOver,
-            ) => State::Init,
+            ) => State::Init(listen),
+            (state, Input::Listening | Input::Echo { .. }) => state,
             (
-                state @ (State::Init | State::Fault(_)),
+                state @ (State::Init(_) | State::Fault(_)),
                 Input::TakeOver { .. } | Input::Answered { .. } | Input::LetGo { .. },
             ) => state,
-            (State::Init | State::Backup(_) | State::Fault(_), Input::Stop { .. }) => {
+            (State::Init(_) | State::Backup(_) | State::Fault(_), Input::Stop { .. }) => {
                 self.become_stopped(now)
             }
 
             (State::Backup(_), Input::Ability(Ability::Unable(cause))) => {
                 self.become_fault(cause, Fault::default(), now)
             }
-            (State::Backup(backup), Input::Advert { source, advert }) => {
-                self.backup_hears(backup, source, advert, now)
-            }
-            (State::Backup(backup), Input::Conflict { address, mac }) => {
+            (
+                State::Backup(backup),
+                Input::Advert {
+                    router,
+                    source,
+                    advert,
+                },
+            ) => State::Backup(self.backup_hears(backup, router, source, advert, now)),
+            (State::Backup(backup), Input::Conflict { address, mac, .. }) => {
                 self.conflict = Some(Conflict { address, mac });
                 State::Backup(backup)
             }
@@ -326,14 +255,16 @@ impl Election {
                 | Input::FailOver
                 | Input::Answered { .. },
             ) => State::Backup(backup),
-            (State::Backup(backup), Input::TakeOver { source }) => {
-                self.take_over(backup, source, now)
+            (State::Backup(backup), Input::TakeOver { router, source }) => {
+                self.take_over(backup, router, source, now)
             }
-            (State::Backup(backup), Input::LetGo { source }) => self.let_go(backup, source, now),
+            (State::Backup(backup), Input::LetGo { router, source }) => {
+                self.let_go(backup, router, source, now)
+            }
 
             (State::Master(master), Input::Ability(Ability::Unable(cause))) => {
                 if !master.has_resigned() {
-                    self.effects.push(Effect::Advert { priority: 0 });
+                    self.say(0, now);
                 }
                 self.effects.push(Effect::Release);
                 match master.resign {
@@ -343,19 +274,29 @@ impl Election {
                     }
                 }
             }
-            (State::Master(master), Input::Advert { source, advert }) => {
-                self.master_hears(master, source, advert, now)
-            }
-            (State::Master(master), Input::Conflict { address, mac }) => {
-                self.defend(address, mac, now);
-                State::Master(master)
-            }
+            (
+                State::Master(master),
+                Input::Advert {
+                    router,
+                    source,
+                    advert,
+                },
+            ) => self.master_hears(master, router, source, advert, now),
+            (
+                State::Master(master),
+                Input::Conflict {
+                    router,
+                    address,
+                    mac,
+                    peer,
+                },
+            ) => self.is_claimed(master, router, peer, &Conflict { address, mac }, now),
             (State::Master(master), Input::Timer) => self.master_timer(master, now),
             (State::Master(master), Input::FailOver) => self.resign(master, false, now),
             (State::Master(master), Input::Stop { linger: true }) => self.resign(master, true, now),
             (State::Master(master), Input::Stop { linger: false }) => {
                 if !master.has_resigned() {
-                    self.effects.push(Effect::Advert { priority: 0 });
+                    self.say(0, now);
                 }
                 self.effects.push(Effect::Release);
                 self.become_stopped(now)
@@ -366,10 +307,12 @@ impl Election {
                 | Input::TakeOver { .. }
                 | Input::LetGo { .. },
             ) => State::Master(master),
-            (State::Master(master), Input::Answered { done }) => self.answered(master, done, now),
+            (State::Master(master), Input::Answered { router, done }) => {
+                self.answered(master, router, done, now)
+            }
 
             (State::Fault(fault), Input::Ability(ability)) => match (ability, &self.conflict) {
-                (Ability::Able, None) => self.become_backup("able to serve again".to_owned(), now),
+                (Ability::Able, None) => self.recovers("able to serve again".to_owned(), now),
                 (Ability::Unable(cause), None) => {
                     self.cause = cause;
                     State::Fault(fault)
@@ -383,7 +326,7 @@ impl Election {
                 Some(_) => self.conflict_ends(format!("heard {source}"), now),
                 None => State::Fault(fault),
             },
-            (State::Fault(fault), Input::Conflict { address, mac }) => match fault.reprobe {
+            (State::Fault(fault), Input::Conflict { address, mac, .. }) => match fault.reprobe {
                 Some((at, _)) => {
                     self.conflict = Some(Conflict { address, mac });
                     State::Fault(Fault {
@@ -401,130 +344,105 @@ impl Election {
 
     /// What the master's silence says about its node, each piece once. Ask right before
     /// [`Input::Timer`], so that what follows from it is known before a takeover.
-    pub fn evidence(&mut self, now: Instant) -> Option<Evidence> {
+    pub fn evidence(&mut self, now: Instant) -> Vec<Evidence> {
+        // Its own word counts for more than its silence.
+        if self.word(now).is_some() {
+            return Vec::new();
+        }
         let slack = self.slack();
         let State::Backup(backup) = &mut self.state else {
-            return None;
+            return Vec::new();
         };
-        let (address, heard) = backup.follows?;
-        if self
-            .vouched
-            .is_some_and(|word| now <= word.heard + channel::belief(self.master_interval))
-        {
-            return None;
+        let silent =
+            backup.down_at <= now && (backup.forgiven || now.since(backup.down_at) <= slack);
+        let late = backup.late_at.is_some_and(|at| at <= now);
+        if late {
+            backup.late_at = None;
         }
-        if backup.down_at <= now && (backup.forgiven || now.since(backup.down_at) <= slack) {
-            if self.peers.get(address).is_some_and(|peer| !peer.silent) {
-                self.peers.fell_silent(address);
+        let mut evidence = Vec::new();
+        for member in &mut self.members {
+            let Some((address, heard)) = member.follows else {
+                continue;
+            };
+            if silent && member.peers.get(address).is_some_and(|peer| !peer.silent) {
+                member.peers.fell_silent(address);
                 self.effects.push(Effect::Peer {
+                    router: member.config.name.clone(),
                     address,
                     alive: false,
                 });
-                return Some(Evidence::Silent(address, now.since(heard)));
+                evidence.push(Evidence::Silent(address, now.since(heard)));
+            } else if late && !silent {
+                evidence.push(Evidence::Late(address));
             }
-            return None;
         }
-        let late = backup.late_at.is_some_and(|at| at <= now);
-        late.then(|| {
-            backup.late_at = None;
-            Evidence::Late(address)
-        })
+        evidence
     }
 
     /// When [`Input::Timer`] is due.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         match &self.state {
-            State::Init | State::Stopped => None,
+            State::Init(listen) => listen.as_ref().map(|listen| listen.wait.down_at),
+            State::Stopped => None,
             State::Backup(backup) => {
                 let probe = backup.probe.map(|(at, _)| at);
-                [Some(backup.down_at), backup.late_at, probe]
-                    .into_iter()
-                    .flatten()
-                    .min()
+                [
+                    Some(backup.down_at),
+                    backup.late_at,
+                    backup.preempt_at,
+                    probe,
+                ]
+                .into_iter()
+                .flatten()
+                .min()
             }
             State::Master(Master {
                 resign: Some(resign),
                 ..
-            }) => Some(resign.asked.unwrap_or(resign.until)),
+            }) => [Some(resign.until), resign.asked, resign.again_at]
+                .into_iter()
+                .flatten()
+                .min(),
             State::Master(Master {
                 advert_at,
                 round,
+                refresh_at,
+                reclaim_at,
                 resign: None,
                 ..
-            }) => round.iter().map(|round| round.at).chain([*advert_at]).min(),
+            }) => [
+                Some(*advert_at),
+                round.as_ref().map(|round| round.at),
+                *refresh_at,
+                *reclaim_at,
+            ]
+            .into_iter()
+            .flatten()
+            .min(),
             State::Fault(fault) => fault.reprobe.map(|(at, _)| at),
-        }
-    }
-
-    /// Works by a new configuration of the same VRID, interface and family. A master whose
-    /// addresses changed must release them before and acquire them after; that is the caller's.
-    pub fn reconfigure(&mut self, config: VirtualRouter, now: Instant) {
-        self.held = false;
-        self.config = config;
-        self.peers.reconfigure(&self.config);
-        if let State::Master(master) = &mut self.state {
-            master.advert_at = now;
-            master.round = Some(Round::new(&self.config.announce, now));
-        } else {
-            self.master_interval = self.config.advert_interval;
         }
     }
 
     /// Has this priority from now on, whatever the configuration says; a master tells at once.
     pub fn set_priority(&mut self, priority: u8, now: Instant) {
-        if self.config.priority != priority {
-            self.config.priority = priority;
+        if self.priority != priority {
+            self.priority = priority;
             if let State::Master(master) = &mut self.state {
                 master.advert_at = now;
             }
         }
     }
 
-    /// The word of a living peer over the channel that it is master and serves; none: there is none.
-    pub fn vouch(&mut self, word: Option<Word>) {
-        self.vouched = word;
-    }
-
-    /// Whom to ask to take over when this node resigns; none: nobody.
-    pub fn set_successor(&mut self, peer: Option<Name>) {
-        self.successor = peer;
-    }
-
-    /// Whether it could do a master's work, or as master does and is not about to hand over.
+    /// Its priority now.
     #[must_use]
-    pub fn is_serving(&self) -> bool {
-        match &self.state {
-            State::Backup(_) => {
-                // The master answers for its addresses by right.
-                let by_right = self.peers.any_heard() || self.vouched.is_some();
-                self.ability == Ability::Able && (self.conflict.is_none() || by_right)
-            }
-            State::Master(master) => master.resign.is_none(),
-            State::Init | State::Fault(_) | State::Stopped => false,
-        }
-    }
-
-    /// The address of this node's adverts.
-    pub fn set_source(&mut self, source: Option<IpAddr>) {
-        self.source = source;
-    }
-
-    /// The address of this node's adverts, as far as known.
-    #[must_use]
-    pub fn source(&self) -> Option<IpAddr> {
-        self.source
+    pub fn priority(&self) -> u8 {
+        self.priority
     }
 
     /// What there is to do since the last call.
     pub fn take_effects(&mut self) -> Vec<Effect> {
         mem::take(&mut self.effects)
-    }
-
-    /// The configuration.
-    #[must_use]
-    pub fn config(&self) -> &VirtualRouter {
-        &self.config
     }
 
     /// The role, since when, and why.
@@ -539,40 +457,30 @@ impl Election {
         matches!(self.state, State::Stopped)
     }
 
-    /// The master, where it is a peer that is heard.
+    /// Its virtual routers: one, or those of the sync group.
     #[must_use]
-    pub fn master(&self, now: Instant) -> Option<IpAddr> {
-        self.heard_master(now).map(|(address, _)| address)
+    pub fn members(&self) -> &[Member] {
+        &self.members
     }
 
-    /// The peers whose packets are taken for forwarded ones, and when to ask again; see
-    /// [`Peers::forwarders`].
+    /// What is known of the virtual router called `name`, if it is one of its own.
     #[must_use]
-    pub fn forwarders(&self, now: Instant) -> (BTreeSet<IpAddr>, Option<Instant>) {
-        self.peers.forwarders(&self.config, now)
+    pub fn member(&self, name: &Name) -> Option<&Member> {
+        self.members
+            .iter()
+            .find(|member| member.config.name == *name)
     }
 
-    /// Whether an advert from `source` counts; see [`peers::is_admitted`].
-    #[must_use]
-    pub fn admits(&self, source: IpAddr) -> bool {
-        peers::is_admitted(&self.config, source)
+    /// The same, to be told something.
+    pub fn member_mut(&mut self, name: &Name) -> Option<&mut Member> {
+        self.members
+            .iter_mut()
+            .find(|member| member.config.name == *name)
     }
 
-    /// Whom it heard.
+    /// The name of the first member: it tells this election from others.
     #[must_use]
-    pub fn peers(&self) -> &Peers {
-        &self.peers
-    }
-
-    /// The advert to send now.
-    #[must_use]
-    pub fn advert(&self, priority: u8) -> Advert {
-        let centiseconds = self.config.advert_interval.as_millis() / 10;
-        Advert {
-            vrid: self.config.vrid,
-            priority,
-            interval_cs: u16::try_from(centiseconds).unwrap_or(u16::MAX),
-            addresses: self.config.addresses.iter().map(|net| net.addr()).collect(),
-        }
+    pub fn name(&self) -> &Name {
+        &self.lead().config.name
     }
 }

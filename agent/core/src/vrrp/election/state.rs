@@ -6,19 +6,28 @@ use crate::{config::Announce, time::Instant};
 
 #[derive(Debug, Clone)]
 pub(super) enum State {
-    Init,
+    /// What was heard, since the links are up.
+    Init(Option<Listen>),
     Backup(Backup),
     Master(Master),
     Fault(Fault),
     Stopped,
 }
 
+/// A backup that does not know yet whether it can serve.
+#[derive(Debug, Clone)]
+pub(super) struct Listen {
+    pub(super) wait: Backup,
+    /// The wait is over, and no master was heard up to half an interval ago.
+    pub(super) over: bool,
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct Backup {
     pub(super) down_at: Instant,
-    /// The master whose adverts keep the timer from firing, and when the last one came.
-    pub(super) follows: Option<(IpAddr, Instant)>,
     pub(super) late_at: Option<Instant>,
+    /// When the delay ends with which a lower master is preempted.
+    pub(super) preempt_at: Option<Instant>,
     /// Whoever resigned last.
     pub(super) resigned: Option<IpAddr>,
     /// A late timer was forgiven since the last advert.
@@ -32,6 +41,12 @@ pub(super) struct Master {
     pub(super) advert_at: Instant,
     pub(super) sent: Instant,
     pub(super) round: Option<Round>,
+    /// The next announcement of those that never end.
+    pub(super) refresh_at: Option<Instant>,
+    /// A peer announced the addresses: announce them again then, if still master.
+    pub(super) reclaim_at: Option<Instant>,
+    /// Since when a master of the same priority is heard, and last, without the first member.
+    pub(super) tie: Option<(Instant, Instant)>,
     pub(super) resign: Option<Resign>,
 }
 
@@ -49,6 +64,8 @@ pub(super) struct Round {
 #[derive(Debug, Clone)]
 pub(super) struct Resign {
     pub(super) until: Instant,
+    /// When to say it again.
+    pub(super) again_at: Option<Instant>,
     pub(super) stop: bool,
     /// A successor was asked, and its answer is waited for until then. No priority 0 was sent.
     pub(super) asked: Option<Instant>,
@@ -73,6 +90,42 @@ pub(super) struct Fault {
 pub(super) struct Conflict {
     pub(super) address: IpAddr,
     pub(super) mac: [u8; 6],
+}
+
+impl Backup {
+    /// Takes over at `down_at` if nothing is heard.
+    pub(super) fn until(down_at: Instant) -> Self {
+        Self {
+            down_at,
+            late_at: None,
+            preempt_at: None,
+            resigned: None,
+            forgiven: false,
+            probe: None,
+        }
+    }
+}
+
+impl Master {
+    /// Since now, with its announcements before it.
+    pub(super) fn new(announce: &Announce, now: Instant) -> Self {
+        Self {
+            advert_at: now,
+            sent: now,
+            round: Some(Round::new(announce, now)),
+            refresh_at: announce.next_refresh(now),
+            reclaim_at: None,
+            tie: None,
+            resign: None,
+        }
+    }
+
+    /// Announces the addresses anew, except where that is under way.
+    pub(super) fn announce_again(&mut self, announce: &Announce, now: Instant) {
+        if self.round.as_ref().is_none_or(|round| !round.begun) {
+            self.round = Some(Round::new(announce, now));
+        }
+    }
 }
 
 impl Round {

@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use super::Effect;
 use crate::{
     time::Instant,
     vrrp::peers::{Diagnosis, Mistake},
@@ -73,15 +72,15 @@ impl Telling {
         &mut self,
         diagnoses: BTreeSet<Diagnosis>,
         now: Instant,
-    ) -> Vec<Effect> {
+    ) -> Vec<String> {
         self.told.retain(|told| diagnoses.contains(told));
-        let mut effects = Vec::new();
+        let mut news = Vec::new();
         for diagnosis in diagnoses {
             if !self.told.contains(&diagnosis) && self.mistake(diagnosis.mistake, now) {
-                effects.push(Effect::Misconfigured(diagnosis.what.clone()));
+                news.push(diagnosis.what.clone());
                 self.told.insert(diagnosis);
             }
         }
-        effects
+        news
     }
 }

@@ -1,26 +1,17 @@
-//! What happens on the way from one state to the next, and while one lasts.
+//! The way to a mastership, to a fault and to the end.
 
 use std::{mem, net::IpAddr, time::Duration};
 
 use super::{
     Ability, Effect, Election, Role,
-    state::{Backup, Conflict, Fault, Master, Resign, Round, State},
+    state::{Backup, Fault, Listen, State},
 };
 use crate::{
     api::human_duration,
-    config::Version,
+    config::{Name, Version},
     time::Instant,
-    vrrp::{
-        peers::{self, Mistake, Observed},
-        wire::{Advert, Mismatch},
-    },
+    vrrp::{peers, wire::Advert},
 };
-
-/// The least time between two adverts that answer a rival: the protocol's shortest interval.
-const ASSERT_GAP: Duration = Duration::from_millis(10);
-
-/// How often a conflict is defended against or asked about (RFC 5227 section 2.4 (b)).
-const DEFEND_GAP: Duration = Duration::from_secs(10);
 
 /// The time between questions whether a conflict has ended.
 const REPROBE_GAP: Duration = Duration::from_secs(5);
@@ -31,52 +22,76 @@ const REPROBES: u8 = 2;
 /// How often a new backup asks for the addresses within its first wait.
 const FIRST_PROBES: u8 = 3;
 
-/// The longest a shutdown waits for a new holder.
-const MAX_STOP_WAIT: Duration = Duration::from_secs(3);
+/// Why the owner is master.
+const OWNS: &str = "priority 255: this node owns the addresses";
 
 impl Election {
-    pub(super) fn heard_master(&self, now: Instant) -> Option<(IpAddr, Duration)> {
-        let address = self.master?;
-        let peer = self.peers.get(address)?;
-        let heard = !peer.silent && now.since(peer.heard) <= peer.interval * 4;
-        heard.then_some((address, peer.interval))
+    /// The links are up while this node does not know yet what it can do.
+    pub(super) fn listens(&mut self, now: Instant) -> Listen {
+        let mut wait = Backup::until(now + self.first_wait());
+        self.effects.push(Effect::ProbeAddresses);
+        wait.probe = Some((now + self.first_wait() / 4, FIRST_PROBES - 1));
+        Listen { wait, over: false }
     }
 
-    /// Takes note of an advert; whether it concerns the election.
-    pub(super) fn observe(&mut self, source: IpAddr, advert: &Advert, now: Instant) -> bool {
-        if Some(source) == self.source || !self.admits(source) {
-            return false;
+    pub(super) fn listener_hears(
+        &mut self,
+        listen: Listen,
+        router: &Name,
+        source: IpAddr,
+        advert: &Advert,
+        now: Instant,
+    ) -> Listen {
+        let until = listen.wait.down_at;
+        let wait = self.backup_hears(listen.wait, router, source, advert, now);
+        Listen {
+            over: listen.over && wait.down_at <= until,
+            wait,
         }
-        let observed = self.peers.observe(&self.config, source, advert, now);
-        let diagnoses = self.peers.diagnoses(&self.config);
-        self.effects.extend(self.telling.diagnoses(diagnoses, now));
-        match observed {
-            Observed::Foreign => return false,
-            Observed::Appeared if self.telling.appearance(now) => {
-                self.effects.push(Effect::Peer {
-                    address: source,
-                    alive: true,
-                });
-            }
-            Observed::Appeared | Observed::Known | Observed::Crowd => {}
-        }
-        match advert.priority {
-            0 if self.master == Some(source) => self.master = None,
-            1.. if self.role != Role::Master => {
-                self.master = Some(source);
-                self.release_stale();
-            }
-            _ => {}
-        }
-        true
     }
 
-    /// Takes note of an advert that was refused because it is sent in another way.
-    pub(crate) fn refuse(&mut self, source: IpAddr, mismatch: Mismatch, now: Instant) {
-        if self.admits(source) {
-            self.peers.refuse(source, mismatch);
-            let diagnoses = self.peers.diagnoses(&self.config);
-            self.effects.extend(self.telling.diagnoses(diagnoses, now));
+    /// Sees on time that nobody is master, and goes on seeing it: what was true before a pause is not
+    /// known to be true after it.
+    pub(super) fn listener_timer(&mut self, mut listen: Listen, now: Instant) -> Listen {
+        let wait = &mut listen.wait;
+        self.ask(wait, now);
+        if wait.down_at > now {
+            return listen;
+        }
+        let late = now.since(wait.down_at) > self.slack();
+        if late && (listen.over || !wait.forgiven) {
+            (listen.over, wait.forgiven) = (false, true);
+            wait.down_at = now + self.master_interval + self.skew();
+        } else {
+            (listen.over, wait.forgiven) = (true, false);
+            wait.down_at = now + self.slack();
+        }
+        listen
+    }
+
+    /// RFC 9568 6.4.1, (100).
+    pub(super) fn starts(&mut self, listen: Option<Listen>, now: Instant) -> State {
+        if self.is_owner() {
+            return self.become_master(OWNS.to_owned(), now);
+        }
+        let Some(Listen { mut wait, over }) = listen else {
+            return self.become_backup("ready to serve".to_owned(), now);
+        };
+        if over {
+            wait.down_at = match now.since(wait.down_at) <= self.slack() {
+                true => now,
+                false => now + self.master_interval + self.skew(),
+            };
+        }
+        self.enter(Role::Backup, "ready to serve".to_owned(), now);
+        State::Backup(wait)
+    }
+
+    /// Able again after a fault.
+    pub(super) fn recovers(&mut self, cause: String, now: Instant) -> State {
+        match self.is_owner() {
+            true => self.become_master(OWNS.to_owned(), now),
+            false => self.become_backup(cause, now),
         }
     }
 
@@ -84,193 +99,126 @@ impl Election {
     pub(super) fn backup_hears(
         &mut self,
         backup: Backup,
+        router: &Name,
         source: IpAddr,
         advert: &Advert,
         now: Instant,
-    ) -> State {
-        let preempts = self.config.preempt && !self.held;
-        State::Backup(match advert.priority {
-            0 if backup
-                .follows
-                .is_none_or(|(followed, _)| followed == source) =>
-            {
-                Backup {
-                    down_at: now + self.skew(),
-                    follows: None,
-                    late_at: None,
-                    resigned: Some(source),
-                    forgiven: false,
-                    ..backup
-                }
+    ) -> Backup {
+        if advert.priority == 0 {
+            let follows = self.member(router).and_then(|member| member.follows);
+            let counts = match follows {
+                Some((followed, _)) => followed == source,
+                None => self.followed().is_none(),
+            };
+            if !counts {
+                return backup;
             }
-            0 => backup,
-            priority if priority >= self.config.priority || !preempts => {
-                self.master_interval = peers::interval(advert);
-                Backup {
-                    down_at: now + self.master_down(),
-                    follows: Some((source, now)),
-                    late_at: Some(now + self.master_interval * 3 / 2),
-                    resigned: None,
-                    forgiven: false,
-                    probe: None,
-                }
+            self.follows_only(None, now);
+            return Backup {
+                down_at: backup.down_at.min(now + self.skew()),
+                late_at: None,
+                preempt_at: None,
+                resigned: Some(source),
+                forgiven: false,
+                ..backup
+            };
+        }
+        let lower = advert.priority < self.priority() && self.settings().preempt && !self.held;
+        let delay = self.settings().preempt_delay;
+        let preempt_at = match lower {
+            true => Some(backup.preempt_at.unwrap_or(now + delay)),
+            false => None,
+        };
+        // A lower master is as good as none, once it is time.
+        if preempt_at.is_some_and(|at| at <= now) {
+            let followed = self.member(router).and_then(|member| member.follows);
+            if followed.is_none_or(|(followed, _)| followed != source) {
+                return backup;
             }
-            // Our priority was raised above that of the master that was followed: it is followed no more,
-            // and that its adverts keep nothing from firing is no sign of silence.
-            _ if backup
-                .follows
-                .is_some_and(|(followed, _)| followed == source) =>
-            {
-                Backup {
-                    follows: None,
-                    late_at: None,
-                    ..backup
-                }
-            }
-            _ => backup,
-        })
+            // It was followed before our priority was raised: that its adverts keep nothing from firing
+            // any more is no sign of silence.
+            self.follows_only(None, now);
+            return Backup {
+                late_at: None,
+                ..backup
+            };
+        }
+        self.master_interval = peers::interval(advert);
+        if let Some(member) = self.member_mut(router) {
+            member.follows = Some((source, now));
+        }
+        Backup {
+            late_at: Some(now + self.master_interval * 3 / 2),
+            preempt_at,
+            ..Backup::until(now + self.master_down())
+        }
     }
 
     /// RFC 9568 6.4.2, (410).
     pub(super) fn backup_timer(&mut self, mut backup: Backup, now: Instant) -> State {
-        if let Some((at, left)) = backup.probe
-            && at <= now
-        {
-            self.effects.push(Effect::ProbeAddresses);
-            backup.probe = (left > 1).then(|| (now + self.master_down() / 4, left - 1));
+        if self.is_owner() && !self.held {
+            return self.become_master(OWNS.to_owned(), now);
         }
+        self.ask(&mut backup, now);
         if backup.late_at.is_some_and(|at| at <= now) {
             backup.late_at = None;
         }
-        if backup.down_at > now {
+        let due = match backup.preempt_at {
+            Some(at) => at.min(backup.down_at),
+            None => backup.down_at,
+        };
+        if due > now {
             return State::Backup(backup);
         }
-        if let Some(until) = self.waits_for(&backup, now) {
-            return State::Backup(Backup {
-                down_at: until,
-                ..backup
-            });
+        if let Some(down_at) = self.waits_for(&backup, now) {
+            return State::Backup(Backup { down_at, ..backup });
         }
-        if !backup.forgiven && now.since(backup.down_at) > self.slack() {
-            let down_at = now + self.master_interval + self.skew();
+        if !backup.forgiven && now.since(due) > self.slack() {
+            let later = now + self.master_interval + self.skew();
             return State::Backup(Backup {
-                down_at,
+                down_at: later.max(backup.down_at),
+                preempt_at: backup.preempt_at.map(|at| at.max(later)),
                 forgiven: true,
                 ..backup
             });
         }
         match &self.conflict {
-            Some(conflict) if !self.peers.any_heard() => {
+            Some(conflict) if !self.any_heard() => {
                 let reprobe = Some((now + REPROBE_GAP, 0));
                 self.become_fault(conflict.to_string(), Fault { reprobe }, now)
             }
             Some(_) | None => {
-                let waited = human_duration(now.since(self.since));
-                let cause = match (backup.follows, backup.resigned, self.master(now)) {
-                    (Some((master, heard)), _, _) => {
-                        let silence = human_duration(now.since(heard));
-                        format!("no adverts from {master} for {silence}")
-                    }
-                    (None, Some(master), _) => format!("{master} resigned"),
-                    (None, None, Some(master)) => {
-                        format!("preempts {master} with priority {}", self.config.priority)
-                    }
-                    (None, None, None) => format!("no master heard for {waited}"),
-                };
+                let cause = self.takes_over_because(&backup, now);
                 self.become_master(cause, now)
             }
         }
     }
 
-    /// RFC 9568 6.4.3, (735).
-    pub(super) fn master_hears(
-        &mut self,
-        mut master: Master,
-        source: IpAddr,
-        advert: &Advert,
-        now: Instant,
-    ) -> State {
-        let resigned = master.resign.is_some();
-        if advert.priority != 0 && self.is_late_advert(source, now) {
-            return State::Master(master);
-        }
-        if advert.priority == 0 {
-            if !resigned {
-                self.assert_mastery(&mut master, now);
+    fn takes_over_because(&self, backup: &Backup, now: Instant) -> String {
+        let priority = self.priority();
+        let master = self.heard_master(now).map(|(address, _)| address);
+        match (backup.resigned, self.followed(), master) {
+            (Some(master), ..) => format!("{master} resigned"),
+            (None, Some((master, _)), _) if backup.down_at > now => {
+                let delay = human_duration(self.settings().preempt_delay);
+                format!("preempts {master} with priority {priority} after {delay}")
             }
-            return State::Master(master);
-        }
-        let wins = advert.priority > self.config.priority
-            || advert.priority == self.config.priority
-                && self.source.is_none_or(|own| source > own);
-        match master.resign {
-            Some(Resign { stop: true, .. }) => {
-                self.effects.push(Effect::Release);
-                self.become_stopped(now)
+            (None, Some((master, heard)), _) => {
+                let silence = human_duration(now.since(heard));
+                format!("no adverts from {master} for {silence}")
             }
-            Some(Resign { stop: false, .. }) => {
-                self.held = true;
-                let cause = format!("failover by order: {source} took over");
-                self.step_down(source, advert, cause, now)
-            }
-            None if wins => {
-                let cause = match advert.priority == self.config.priority {
-                    true => format!("{source} has the same priority and the greater address"),
-                    false => format!(
-                        "{source} has priority {} over our {}",
-                        advert.priority, self.config.priority
-                    ),
-                };
-                self.step_down(source, advert, cause, now)
-            }
-            None => {
-                self.assert_mastery(&mut master, now);
-                // Not while a round is under way, which does it anyway.
-                if master.round.as_ref().is_none_or(|round| !round.begun) {
-                    master.round = Some(Round::new(&self.config.announce, now));
-                }
-                self.announce(&mut master, now);
-                State::Master(master)
-            }
+            (None, None, Some(master)) => format!("preempts {master} with priority {priority}"),
+            (None, None, None) => format!("no master heard for {}", self.waited(now)),
         }
     }
 
-    pub(super) fn master_timer(&mut self, mut master: Master, now: Instant) -> State {
-        match master.resign {
-            Some(Resign {
-                asked: Some(until), ..
-            }) if until <= now => self.resign_openly(master),
-            Some(Resign { until, .. }) if until > now => State::Master(master),
-            Some(Resign { stop: true, .. }) => {
-                self.effects.push(Effect::Release);
-                self.become_stopped(now)
-            }
-            Some(Resign { stop: false, .. }) => {
-                let waited = human_duration(self.resign_wait());
-                let what = format!(
-                    "failover called off: no peer took over within {waited}; see that steerd runs \
-                     on a peer and that `steerctl status` there shows it as backup"
-                );
-                self.cause.clone_from(&what);
-                self.effects.push(Effect::Misconfigured(what));
-                self.send(&mut master, now);
-                State::Master(Master {
-                    resign: None,
-                    ..master
-                })
-            }
-            None => {
-                if master.advert_at <= now {
-                    // On the grid of the interval, unless that is past too.
-                    let next = master.advert_at + self.config.advert_interval;
-                    self.send(&mut master, now);
-                    if next > now {
-                        master.advert_at = next;
-                    }
-                }
-                self.announce(&mut master, now);
-                State::Master(master)
-            }
+    /// Asks for the addresses where that is due.
+    fn ask(&mut self, backup: &mut Backup, now: Instant) {
+        if let Some((at, left)) = backup.probe
+            && at <= now
+        {
+            self.effects.push(Effect::ProbeAddresses);
+            backup.probe = (left > 1).then(|| (now + self.first_wait() / 4, left - 1));
         }
     }
 
@@ -292,7 +240,7 @@ impl Election {
 
     pub(super) fn conflict_ends(&mut self, cause: String, now: Instant) -> State {
         match self.ability.clone() {
-            Ability::Able => self.become_backup(cause, now),
+            Ability::Able => self.recovers(cause, now),
             Ability::Undecided(why) | Ability::Unable(why) => {
                 self.cause = why;
                 State::Fault(Fault::default())
@@ -304,61 +252,19 @@ impl Election {
         // A master that was heard of late keeps its own pace, not ours.
         self.master_interval = match self.heard_master(now) {
             Some((_, interval)) => interval,
-            None => self.config.advert_interval,
+            None => self.settings().advert_interval,
         };
         self.conflict = None;
+        self.follows_only(None, now);
         self.enter(Role::Backup, cause, now);
-        let probe = (!self.peers.any_heard()).then(|| {
+        let probe = (!self.any_heard()).then(|| {
             self.effects.push(Effect::ProbeAddresses);
-            (now + self.master_down() / 4, FIRST_PROBES - 1)
+            (now + self.first_wait() / 4, FIRST_PROBES - 1)
         });
         State::Backup(Backup {
-            down_at: now + self.master_down(),
-            follows: None,
-            late_at: None,
-            resigned: None,
-            forgiven: false,
             probe,
+            ..Backup::until(now + self.master_down())
         })
-    }
-
-    pub(super) fn step_down(
-        &mut self,
-        source: IpAddr,
-        advert: &Advert,
-        cause: String,
-        now: Instant,
-    ) -> State {
-        self.effects.push(Effect::Release);
-        self.enter(Role::Backup, cause, now);
-        self.master = Some(source);
-        self.master_interval = peers::interval(advert);
-        State::Backup(Backup {
-            down_at: now + self.master_down(),
-            follows: Some((source, now)),
-            late_at: Some(now + self.master_interval * 3 / 2),
-            resigned: None,
-            forgiven: false,
-            probe: None,
-        })
-    }
-
-    pub(super) fn become_master(&mut self, cause: String, now: Instant) -> State {
-        self.held = false;
-        self.master = None;
-        // The addresses first: the advert makes the old master take them off.
-        self.effects.push(Effect::Acquire);
-        let round = Some(Round::new(&self.config.announce, now));
-        let mut master = Master {
-            advert_at: now,
-            sent: now,
-            round,
-            resign: None,
-        };
-        self.send(&mut master, now);
-        self.announce(&mut master, now);
-        self.enter(Role::Master, cause, now);
-        State::Master(master)
     }
 
     pub(super) fn become_fault(&mut self, cause: String, fault: Fault, now: Instant) -> State {
@@ -376,8 +282,8 @@ impl Election {
 
     /// Takes off what a killed daemon left. Not before there is a reason to: as long as no other
     /// master is heard, the addresses that it left are answered for here, and clients find a way.
-    fn release_stale(&mut self) {
-        if std::mem::take(&mut self.stale) {
+    pub(super) fn release_stale(&mut self) {
+        if mem::take(&mut self.stale) {
             self.effects.push(Effect::Release);
         }
     }
@@ -401,78 +307,13 @@ impl Election {
         self.cause = cause;
     }
 
-    /// Resigns, or where that is under way makes it an order to stop.
-    pub(super) fn resign(&mut self, master: Master, stop: bool, now: Instant) -> State {
-        let resign = match master.resign {
-            Some(Resign {
-                until,
-                stop: stopping,
-                asked,
-            }) => Resign {
-                until,
-                stop: stop || stopping,
-                asked,
-            },
-            None => self.begin_resigning(stop, now),
-        };
-        self.cause = "handing over to a peer".to_owned();
-        let until = match resign.stop {
-            true => resign.until.min(now + MAX_STOP_WAIT),
-            false => resign.until,
-        };
-        State::Master(Master {
-            round: None,
-            resign: Some(Resign { until, ..resign }),
-            ..master
-        })
-    }
-
-    pub(super) fn send(&mut self, master: &mut Master, now: Instant) {
-        self.effects.push(Effect::Advert {
-            priority: self.config.priority,
-        });
-        master.sent = now;
-        master.advert_at = now + self.config.advert_interval;
-    }
-
-    pub(super) fn assert_mastery(&mut self, master: &mut Master, now: Instant) {
-        if now.since(master.sent) >= ASSERT_GAP {
-            self.send(master, now);
-        }
-    }
-
-    pub(super) fn announce(&mut self, master: &mut Master, now: Instant) {
-        while let Some(round) = master.round.take_if(|round| round.at <= now) {
-            self.effects.push(Effect::Announce);
-            master.round = round.next(&self.config.announce);
-        }
-    }
-
-    pub(super) fn defend(&mut self, address: IpAddr, mac: [u8; 6], now: Instant) {
-        if self.defended.is_some_and(|at| now.since(at) < DEFEND_GAP) {
-            return;
-        }
-        self.defended = Some(now);
-        self.effects.push(Effect::Announce);
-        // A peer that was master until a moment ago, or still thinks that it is, announces the
-        // address too, and its MAC need not be known yet. The protocol settles that.
-        let rival = self
-            .peers
-            .iter()
-            .any(|(_, peer)| now.since(peer.heard) < self.master_down());
-        if !rival && self.telling.mistake(Mistake::Conflict, now) {
-            self.effects
-                .push(Effect::Misconfigured(Conflict { address, mac }.to_string()));
-        }
-    }
-
     /// Skew_Time of RFC 9568 6.1, a part of the interval; of RFC 3768 6.1, a part of a second.
     pub(super) fn skew(&self) -> Duration {
-        let whole = match self.config.wire.version {
+        let whole = match self.settings().wire.version {
             Version::V2 => Duration::from_secs(1),
             Version::V3 => self.master_interval,
         };
-        whole * (256 - u32::from(self.config.priority)) / 256
+        whole * (256 - u32::from(self.priority())) / 256
     }
 
     /// Active_Down_Interval of RFC 9568 6.1.
@@ -480,14 +321,13 @@ impl Election {
         self.master_interval * 3 + self.skew()
     }
 
+    /// How long a node that starts listens where it hears no master.
+    fn first_wait(&self) -> Duration {
+        self.master_interval * 2 + self.skew()
+    }
+
     /// How late a timer may fire and still count.
     pub(super) fn slack(&self) -> Duration {
         self.master_interval / 2
-    }
-
-    /// How long a new holder may take: the longest skew, which is below an interval, and what a
-    /// busy host may need to act on it. This node serves meanwhile, so patience costs nothing.
-    pub(super) fn resign_wait(&self) -> Duration {
-        self.config.advert_interval * 5 / 4 + Duration::from_millis(150)
     }
 }

@@ -8,12 +8,8 @@ fn told(election: &mut Election) -> (usize, usize) {
     let count = |fits: fn(&Effect) -> bool| effects.iter().filter(|effect| fits(effect)).count();
     (
         count(|effect| matches!(effect, Effect::Peer { alive: true, .. })),
-        count(|effect| matches!(effect, Effect::Misconfigured(_))),
+        count(|effect| matches!(effect, Effect::Misconfigured { .. })),
     )
-}
-
-fn hears(election: &mut Election, source: IpAddr, advert: &Advert, now: Instant) {
-    election.handle(Input::Advert { source, advert }, now);
 }
 
 #[test]
@@ -81,34 +77,37 @@ fn configured_peers_alone_are_heard() {
         peers: vec![ip(30)],
         ..config()
     };
-    let mut election = Election::new(config.clone(), Some(ip(26)), false, at(0));
+    let mut election = elect(config.clone(), Some(ip(26)), false);
     give(&mut election, able(), 0);
     election.take_effects();
     hears(&mut election, ip(40), &advert(255), at(100));
     assert_eq!(election.take_effects(), []);
-    assert!(!election.peers().any_heard());
+    assert!(!election.lead().peers().any_heard());
     hears(&mut election, ip(30), &advert(200), at(200));
-    assert_eq!(election.master(at(200)), Some(ip(30)));
-    assert_eq!(election.forwarders(at(900_000)), ([ip(30)].into(), None));
+    assert_eq!(election.lead().master(at(200)), Some(ip(30)));
+    assert_eq!(
+        election.lead().forwarders(at(900_000)),
+        ([ip(30)].into(), None)
+    );
     // Who was heard before and is no peer now is forgotten.
     let other = VirtualRouter {
         peers: vec![ip(31)],
         ..config
     };
-    election.reconfigure(other, at(300));
-    assert!(!election.peers().any_heard());
-    assert_eq!(election.forwarders(at(300)).0, [ip(31)].into());
+    election.reconfigure([other], at(300));
+    assert!(!election.lead().peers().any_heard());
+    assert_eq!(election.lead().forwarders(at(300)).0, [ip(31)].into());
 }
 
 #[test]
 fn a_peer_forwards_when_heard_twice_and_until_it_is_silent_for_long() {
     let mut election = backup();
-    let forwards = |election: &Election, now| election.forwarders(at(now)).0;
+    let forwards = |election: &Election, now| election.lead().forwarders(at(now)).0;
     hears(&mut election, ip(31), &advert(200), at(0));
     assert_eq!(forwards(&election, 0), [].into());
     hears(&mut election, ip(31), &advert(200), at(1000));
     assert_eq!(
-        election.forwarders(at(1000)),
+        election.lead().forwarders(at(1000)),
         ([ip(31)].into(), Some(at(13_000)))
     );
     assert_eq!(forwards(&election, 12_999), [ip(31)].into());
@@ -119,7 +118,7 @@ fn a_peer_forwards_when_heard_twice_and_until_it_is_silent_for_long() {
         ..advert(200)
     };
     hears(&mut election, ip(31), &quick, at(20_000));
-    assert_eq!(election.forwarders(at(20_000)).1, Some(at(30_000)));
+    assert_eq!(election.lead().forwarders(at(20_000)).1, Some(at(30_000)));
     // Another group's master does not forward to us.
     let foreign = Advert {
         addresses: vec![ip(99)],
@@ -142,7 +141,7 @@ fn strangers_do_not_drive_out_a_known_peer() {
         let source = IpAddr::from([192, 168, 9, (number / 2 % 250) as u8]);
         hears(&mut election, source, &advert(150), at(1000 + number));
     }
-    let (forwarders, _) = election.forwarders(at(3000));
+    let (forwarders, _) = election.lead().forwarders(at(3000));
     assert!(forwarders.contains(&ip(30)));
     assert_eq!(forwarders.len(), crate::vrrp::peers::MAX_PEERS);
 }

@@ -7,7 +7,8 @@ use crate::{
 };
 
 fn refuse(election: &mut Election, from: u8, mismatch: Mismatch, now: u64) -> Vec<String> {
-    election.refuse(ip(from), mismatch, at(now));
+    let router = &election.name().clone();
+    election.refuse(router, ip(from), mismatch, at(now));
     told(election)
 }
 
@@ -15,7 +16,7 @@ fn told(election: &mut Election) -> Vec<String> {
     let effects = election.take_effects().into_iter();
     effects
         .filter_map(|effect| match effect {
-            Effect::Misconfigured(what) => Some(what),
+            Effect::Misconfigured { what, .. } => Some(what),
             _ => None,
         })
         .collect()
@@ -25,7 +26,7 @@ fn told(election: &mut Election) -> Vec<String> {
 fn a_peer_that_speaks_otherwise_is_named_until_it_does_not() {
     let mut election = master();
     let diagnoses = |election: &Election| -> Vec<String> {
-        let all = election.peers().diagnoses(election.config());
+        let all = election.members[0].diagnoses(at(0));
         all.into_iter().map(|diagnosis| diagnosis.what).collect()
     };
     let said = refuse(&mut election, 30, Mismatch::Version(2), 6000);
@@ -66,9 +67,12 @@ fn forged_ones_are_bounded() {
         said += refuse(&mut election, from, Mismatch::Version(from), 6000).len();
     }
     assert_eq!(said, 1);
-    let own = election.config().clone();
-    assert_eq!(election.peers().diagnoses(&own).len(), 1);
-    assert_eq!(election.peers().iter().count(), 0, "they are no peers");
+    assert_eq!(election.members[0].diagnoses(at(0)).len(), 1);
+    assert_eq!(
+        election.members[0].peers().iter().count(),
+        0,
+        "they are no peers"
+    );
 }
 
 #[test]
@@ -77,7 +81,7 @@ fn who_is_no_configured_peer_says_nothing() {
         peers: vec![ip(27)],
         ..config()
     };
-    let mut election = Election::new(own.clone(), Some(ip(26)), false, at(0));
+    let mut election = elect(own.clone(), Some(ip(26)), false);
     assert_eq!(refuse(&mut election, 30, Mismatch::Password, 1), [""; 0]);
     assert_eq!(refuse(&mut election, 27, Mismatch::Password, 1).len(), 1);
 }
@@ -94,12 +98,12 @@ fn version_2_skews_by_seconds() {
         ..config()
     };
     let skew = Duration::from_secs(1) * (256 - u32::from(OWN)) / 256;
-    let election = Election::new(own.clone(), None, false, at(0));
+    let election = elect(own.clone(), None, false);
     assert_eq!(election.master_down(), Duration::from_secs(15) + skew);
     let own = VirtualRouter {
         wire: Wire::default(),
         ..own
     };
-    let election = Election::new(own, None, false, at(0));
+    let election = elect(own, None, false);
     assert_eq!(election.master_down(), Duration::from_secs(15) + skew * 5);
 }

@@ -36,7 +36,9 @@ fn route(name: &str, peers: &[&str], wire: Wire) -> Route {
             count: 1,
             interval: Duration::from_millis(1),
             repeat_after: Duration::ZERO,
+            refresh: Duration::ZERO,
         },
+        preempt_delay: Duration::ZERO,
         wire,
         track: Vec::new(),
     })
