@@ -14,7 +14,7 @@
 //! through all events, in turns, so that what the machine does meanwhile touches both alike.
 //! [`cpus`] keeps the load and the daemons apart. [`load`] is what the daemons cost, and what they do on a busy machine.
 //!
-//! [`stats`] and [`report`] are what comes of it. What fails is in the report and has no figure.
+//! [`stats`] and [`report`] are what comes of it, with the targets beside it. What fails is in the report and has no figure.
 
 pub mod beat;
 pub mod contender;
@@ -25,6 +25,7 @@ pub mod pair;
 pub mod report;
 pub mod segment;
 pub mod stats;
+mod target;
 pub mod trace;
 
 use std::time::Duration;
