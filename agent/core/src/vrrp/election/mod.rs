@@ -71,7 +71,8 @@
 //! * **Forged adverts** are bounded in what they say: `telling` and [`crate::vrrp::peers`].
 //! * **Address conflict.** In the wait before its first takeover a node asks whether anyone has the
 //!   addresses. A peer does so by right, but any peer that lives is heard within that wait; so an
-//!   answer counts when the wait ends with no peer ever heard.
+//!   answer counts when the wait ends with no peer ever heard. A master that dies within that wait
+//!   answers one question and not the next: only an answer to the last one counts.
 
 mod handover;
 mod input;
@@ -217,7 +218,7 @@ impl Election {
                 Input::Conflict { peer: true, .. },
             ) => state,
             (State::Init(Some(listen)), Input::Conflict { address, mac, .. }) => {
-                self.conflict = Some(Conflict { address, mac });
+                self.conflict = Some(Conflict::seen(address, mac));
                 State::Init(Some(listen))
             }
             (
@@ -245,7 +246,7 @@ impl Election {
                 },
             ) => State::Backup(self.backup_hears(backup, router, source, advert, now)),
             (State::Backup(backup), Input::Conflict { address, mac, .. }) => {
-                self.conflict = Some(Conflict { address, mac });
+                self.conflict = Some(Conflict::seen(address, mac));
                 State::Backup(backup)
             }
             (State::Backup(backup), Input::Timer) => self.backup_timer(backup, now),
@@ -290,7 +291,7 @@ impl Election {
                     mac,
                     peer,
                 },
-            ) => self.is_claimed(master, router, peer, &Conflict { address, mac }, now),
+            ) => self.is_claimed(master, router, peer, &Conflict::seen(address, mac), now),
             (State::Master(master), Input::Timer) => self.master_timer(master, now),
             (State::Master(master), Input::FailOver) => self.resign(master, false, now),
             (State::Master(master), Input::Stop { linger: true }) => self.resign(master, true, now),
@@ -328,7 +329,7 @@ impl Election {
             },
             (State::Fault(fault), Input::Conflict { address, mac, .. }) => match fault.reprobe {
                 Some((at, _)) => {
-                    self.conflict = Some(Conflict { address, mac });
+                    self.conflict = Some(Conflict::seen(address, mac));
                     State::Fault(Fault {
                         reprobe: Some((at, 0)),
                     })

@@ -90,6 +90,18 @@ pub(super) struct Fault {
 pub(super) struct Conflict {
     pub(super) address: IpAddr,
     pub(super) mac: [u8; 6],
+    /// Asked again since, and not heard: whoever it was may be gone.
+    pub(super) doubted: bool,
+}
+
+impl Conflict {
+    pub(super) fn seen(address: IpAddr, mac: [u8; 6]) -> Self {
+        Self {
+            address,
+            mac,
+            doubted: false,
+        }
+    }
 }
 
 impl Backup {

@@ -498,7 +498,7 @@ fn every_state_answers_every_event() {
         (
             "conflict, timer",
             conflicted(),
-            input(timer, DOWN_MS + 5001),
+            input(timer, DOWN_MS + 1001),
             Role::Fault,
             vec![ProbeAddresses],
         ),
@@ -761,22 +761,22 @@ fn a_conflict_counts_when_no_peer_was_heard_and_ends_after_two_quiet_questions()
         cause.contains("192.168.1.25") && cause.contains("02:00:00:00:00:09"),
         "{cause}"
     );
-    let asked = DOWN_MS + 5001;
+    let asked = DOWN_MS + 1001;
     assert_eq!(
         give(&mut election, Input::Timer, asked),
         [Effect::ProbeAddresses]
     );
     give(&mut election, conflict(), asked + 1);
     assert_eq!(
-        give(&mut election, Input::Timer, asked + 5000),
+        give(&mut election, Input::Timer, asked + 1000),
         [Effect::ProbeAddresses]
     );
     assert_eq!(
-        give(&mut election, Input::Timer, asked + 10_000),
+        give(&mut election, Input::Timer, asked + 2000),
         [Effect::ProbeAddresses]
     );
     assert_eq!(role(&election), Role::Fault);
-    give(&mut election, Input::Timer, asked + 15_000);
+    give(&mut election, Input::Timer, asked + 3000);
     assert_eq!(role(&election), Role::Backup);
 
     let mut heard = init();

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The time between questions whether a conflict has ended.
-const REPROBE_GAP: Duration = Duration::from_secs(5);
+const REPROBE_GAP: Duration = Duration::from_secs(1);
 
 /// So many questions without an answer end a conflict.
 const REPROBES: u8 = 2;
@@ -159,7 +159,6 @@ impl Election {
         if self.is_owner() && !self.held {
             return self.become_master(OWNS.to_owned(), now);
         }
-        self.ask(&mut backup, now);
         if backup.late_at.is_some_and(|at| at <= now) {
             backup.late_at = None;
         }
@@ -168,6 +167,7 @@ impl Election {
             None => backup.down_at,
         };
         if due > now {
+            self.ask(&mut backup, now);
             return State::Backup(backup);
         }
         if let Some(down_at) = self.waits_for(&backup, now) {
@@ -183,7 +183,7 @@ impl Election {
             });
         }
         match &self.conflict {
-            Some(conflict) if !self.any_heard() => {
+            Some(conflict) if !conflict.doubted && !self.any_heard() => {
                 let reprobe = Some((now + REPROBE_GAP, 0));
                 self.become_fault(conflict.to_string(), Fault { reprobe }, now)
             }
@@ -218,6 +218,9 @@ impl Election {
             && at <= now
         {
             self.effects.push(Effect::ProbeAddresses);
+            if let Some(conflict) = &mut self.conflict {
+                conflict.doubted = true;
+            }
             backup.probe = (left > 1).then(|| (now + self.first_wait() / 4, left - 1));
         }
     }

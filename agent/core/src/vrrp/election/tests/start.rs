@@ -102,8 +102,43 @@ fn a_conflict_found_while_listening_counts() {
     give(&mut election, Input::Listening, 0);
     give(&mut election, conflict(), 10);
     give(&mut election, able(), 1000);
-    assert_eq!(master_at(&mut election, 3000), None);
-    assert_eq!(role(&election), Role::Fault);
+    assert_eq!(claimed_until(&mut election, 3000, 3000), Role::Fault);
+}
+
+/// Of a node that starts just before the only master dies: nothing of that one is ever heard, but it
+/// answers a question.
+#[test]
+fn who_answered_one_question_and_not_the_next_is_no_conflict() {
+    let mut election = init();
+    give(&mut election, Input::Listening, 0);
+    give(&mut election, able(), 0);
+    give(&mut election, conflict(), 10);
+    assert_eq!(claimed_until(&mut election, 10, START_MS + 1), Role::Master);
+    // It lives until the last question was asked, at half of the wait.
+    let mut election = init();
+    give(&mut election, Input::Listening, 0);
+    give(&mut election, able(), 0);
+    assert_eq!(
+        claimed_until(&mut election, START_MS / 2 + 1, START_MS + 1),
+        Role::Fault
+    );
+    // That is found out soon.
+    assert_eq!(
+        claimed_until(&mut election, 0, START_MS + 4000),
+        Role::Backup
+    );
+}
+
+/// Serves deadlines up to `until`; up to `lives`, each question for the addresses is answered.
+fn claimed_until(election: &mut Election, lives: u64, until: u64) -> Role {
+    while let Some(next) = election.next_deadline().filter(|next| *next <= at(until)) {
+        election.handle(Input::Timer, next);
+        let asks = election.take_effects().contains(&Effect::ProbeAddresses);
+        if asks && next <= at(lives) {
+            election.handle(conflict(), next);
+        }
+    }
+    role(election)
 }
 
 #[test]
