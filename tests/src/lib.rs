@@ -19,8 +19,9 @@
 //! * [`guest`]: another kernel to run a test on, where the one at hand lacks what it needs.
 //!
 //! Beside the lab: [`site`], a single node in networks of every shape, with [`traffic`] in every mode;
-//! two benchmarks, [`bench`](mod@bench): what a packet costs, and [`throughput`]: what a balancer
-//! carries; and [`model`]: what the kernel program has to do.
+//! three benchmarks, [`bench`](mod@bench): what a packet costs, [`throughput`]: what a balancer
+//! carries, and [`failover`]: how long an address does not answer; and [`model`]: what the kernel
+//! program has to do.
 
 pub mod bench;
 pub mod clients;
@@ -28,6 +29,7 @@ pub mod config;
 pub mod demo;
 pub mod dir;
 pub mod error;
+pub mod failover;
 pub mod game;
 pub mod guest;
 pub mod lab;

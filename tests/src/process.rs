@@ -54,6 +54,34 @@ impl Process {
         ids.map(Pid::from_raw).collect()
     }
 
+    /// How long it, in all its threads, and the programs that it started have worked.
+    ///
+    /// # Errors
+    ///
+    /// It is gone, or the kernel does not say.
+    pub fn cpu_time(&mut self) -> Result<Duration> {
+        self.check()?;
+        let mut all = self.children();
+        all.push(Pid::from_raw(self.child.id().cast_signed()));
+        let mut total = Duration::ZERO;
+        for pid in all {
+            let tasks = format!("/proc/{pid}/task");
+            for task in fs::read_dir(&tasks).context(|| format!("list {tasks}"))? {
+                let path = task.context(|| format!("list {tasks}"))?.path();
+                let path = path.join("schedstat");
+                let text = fs::read_to_string(&path);
+                let text = text.context(|| format!("read {}", path.display()))?;
+                // The first figure: nanoseconds on a CPU.
+                let worked = text
+                    .split_whitespace()
+                    .next()
+                    .and_then(|ns| ns.parse().ok());
+                total += Duration::from_nanos(worked.unwrap_or_default());
+            }
+        }
+        Ok(total)
+    }
+
     /// Kills it (SIGKILL) and waits until it is gone.
     ///
     /// # Errors

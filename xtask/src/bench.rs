@@ -23,6 +23,8 @@ enum What {
     Dataplane(Dataplane),
     /// Bytes, requests and connections through the lab, beside no balancer, nftables and HAProxy.
     Throughput(Throughput),
+    /// Milliseconds without an answer when a node or a daemon ends, comes back or hands over, beside keepalived.
+    Failover(Failover),
 }
 
 #[derive(Debug, clap::Args)]
@@ -45,12 +47,23 @@ struct Throughput {
     args: Vec<String>,
 }
 
+#[derive(Debug, clap::Args)]
+struct Failover {
+    /// Install nothing: if something is missing, print the commands that would install it and fail.
+    #[arg(long)]
+    no_install: bool,
+    /// For the benchmark: `--json`, `--quick`, `--event crash`, `--advert 10`, `--runs 9`; `-- --help` lists them.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+}
+
 impl Args {
     /// Runs the command. With `--json`, stdout is the benchmark's alone.
     pub(crate) fn run(&self) -> Result<()> {
         match &self.what {
             What::Dataplane(dataplane) => dataplane.run(),
             What::Throughput(throughput) => throughput.run(),
+            What::Failover(failover) => failover.run(),
         }
     }
 }
@@ -91,6 +104,24 @@ impl Throughput {
             .args(packages)
             .run()?;
         let bench = Cmd::new(run::binary_dir()?.join("steerd-throughput")).args(&self.args);
+        Err(bench.start_error(bench.command().exec()))
+    }
+}
+
+impl Failover {
+    fn run(&self) -> Result<()> {
+        setup::machine(!self.no_install)?;
+        build_ebpf::build(!self.no_install)?;
+        // The release profile: what is measured is the daemon's own time too. It takes minutes to build, so
+        // no program more than is needed.
+        let packages = ["steerd", "steerctl", "steerd-tests"];
+        let programs = ["steerd", "steerctl", "steerd-failover", "game-server"];
+        run::cargo()
+            .args(["build", "--release"])
+            .args(packages.into_iter().flat_map(|package| ["-p", package]))
+            .args(programs.into_iter().flat_map(|program| ["--bin", program]))
+            .run()?;
+        let bench = Cmd::new(run::release_dir()?.join("steerd-failover")).args(&self.args);
         Err(bench.start_error(bench.command().exec()))
     }
 }

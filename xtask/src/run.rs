@@ -192,6 +192,15 @@ pub(crate) fn binary_dir() -> Result<PathBuf> {
     Ok(exe.parent().map_or_else(PathBuf::new, Path::to_owned))
 }
 
+/// Where it puts those of the release profile.
+pub(crate) fn release_dir() -> Result<PathBuf> {
+    let dir = binary_dir()?;
+    // Beside the profile that xtask itself is of.
+    Ok(dir
+        .parent()
+        .map_or_else(|| dir.clone(), |target| target.join("release")))
+}
+
 /// Finds a program on the PATH or in the directories of system administration, which a user's PATH may lack.
 pub(crate) fn which(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();

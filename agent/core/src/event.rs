@@ -59,6 +59,9 @@ pub enum Event {
         /// Whether it can carry packets.
         up: bool,
     },
+    /// Whether what steers packets is in place. Until this is said it is; a node that starts without it
+    /// listens, and becomes no master.
+    Steers(bool),
     /// An advert for a virtual router that was refused because its sender speaks otherwise; at a
     /// bounded rate.
     Refused {

@@ -301,6 +301,45 @@ fn a_node_becomes_backup_then_master_when_it_can_serve() {
 }
 
 #[test]
+fn a_node_without_its_program_listens_and_takes_over_only_with_it() {
+    let start = || {
+        let mut bench = Bench::cold(pair());
+        bench.give(Event::Steers(false), at(0));
+        bench.surroundings();
+        bench.tick(at(10));
+        bench.check("b0", true, at(10));
+        bench.check("b1", true, at(10));
+        bench
+    };
+    // Nobody is heard for longer than it would have waited: then nothing more is waited for.
+    let mut alone = start();
+    alone.run(at(600));
+    assert_eq!(alone.role(), Role::Init);
+    assert!(alone.cause().contains("verifies the program"));
+    assert!(!alone.actions.iter().any(takes_part));
+    alone.give(Event::Steers(true), at(600));
+    alone.run(at(610));
+    assert_eq!(alone.role(), Role::Master);
+    // A master that was heard meanwhile is followed.
+    let mut second = start();
+    for time in [100, 200, 300, 400, 500, 600] {
+        second.run(at(time));
+        second.hear(host(1), 200, at(time));
+    }
+    second.give(Event::Steers(true), at(610));
+    second.run(at(690));
+    assert_eq!(second.role(), Role::Backup);
+    assert!(!second.actions.iter().any(takes_part));
+}
+
+fn takes_part(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::Acquire { .. } | Action::SendAdvert { .. } | Action::Announce { .. }
+    )
+}
+
+#[test]
 fn without_a_usable_backend_a_master_resigns_then_releases() {
     let mut bench = Bench::master(pair());
     bench.give(

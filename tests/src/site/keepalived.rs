@@ -16,7 +16,8 @@ mod case;
 use std::{
     fs,
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -60,18 +61,42 @@ struct Node {
     host: Host,
 }
 
-/// keepalived is two processes, of which the second one would end in good order.
 impl Drop for Node {
     fn drop(&mut self) {
         if let Some(daemon) = &mut self.daemon {
-            let children = daemon.children();
             // What has ended needs nothing.
-            let _ = daemon.kill();
-            for child in children {
-                let _ = kill(child, Signal::SIGKILL);
-            }
+            let _ = kill_all(daemon);
         }
     }
+}
+
+/// The command that starts keepalived on a host: in the foreground, VRRP only, with its counters in
+/// the directory of its configuration.
+#[must_use]
+pub fn command(host: &Host, config: &Path) -> Command {
+    let mut command = host.namespace.command("keepalived");
+    command.args(["--dont-fork", "--log-console", "--log-detail", "--vrrp"]);
+    command.arg("--use-file").arg(config);
+    // The host's own `/run`, which a crash empties.
+    command.args(["--pid", "/run/keepalived.pid"]);
+    command.args(["--vrrp_pid", "/run/keepalived-vrrp.pid"]);
+    command.env("TMPDIR", config.parent().unwrap_or(Path::new("/tmp")));
+    command
+}
+
+/// Kills a daemon and what it started: keepalived is two processes, of which the first one would
+/// start the second one again, and the second one would end in good order without the first.
+///
+/// # Errors
+///
+/// It is gone already.
+pub fn kill_all(daemon: &mut Process) -> Result<()> {
+    daemon.signal(Signal::SIGSTOP)?;
+    for child in daemon.children() {
+        // It may be ending by itself.
+        let _ = kill(child, Signal::SIGKILL);
+    }
+    daemon.kill()
 }
 
 impl Mixed {
@@ -158,17 +183,7 @@ impl Mixed {
                 command.arg("--config").arg(dir.join("steerd.toml"));
                 command
             }
-            Side::Keepalived => {
-                let mut command = node.host.namespace.command("keepalived");
-                // In the foreground, VRRP only, with its configuration and counters here.
-                command.args(["--dont-fork", "--log-console", "--log-detail", "--vrrp"]);
-                command.arg("--use-file").arg(dir.join("keepalived.conf"));
-                // The host's own `/run`, which a crash empties.
-                command.args(["--pid", "/run/keepalived.pid"]);
-                command.args(["--vrrp_pid", "/run/keepalived-vrrp.pid"]);
-                command.env("TMPDIR", &dir);
-                command
-            }
+            Side::Keepalived => command(&node.host, &dir.join("keepalived.conf")),
         };
         node.daemon = Some(Process::start(
             format!("{} of the two", side.spec().name),

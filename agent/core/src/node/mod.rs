@@ -77,6 +77,8 @@ pub struct Node {
     backends_at: BTreeMap<IpAddr, Vec<BackendKey>>,
     tracks: Tracks,
     actions: VecDeque<Action>,
+    /// Whether what steers packets is in place.
+    steers: bool,
     /// Something that decides on the ability of virtual routers may have changed.
     reconsider: bool,
     /// When peers are to be looked at again: one may no longer be a forwarder by then.
@@ -117,6 +119,7 @@ impl Node {
             backends_at: BTreeMap::new(),
             tracks: Tracks::new(&config.tracks, now),
             actions: VecDeque::new(),
+            steers: true,
             reconsider: true,
             peers_at: None,
             stage: Stage::Running,
@@ -250,6 +253,10 @@ impl Node {
                 }
             }
             Event::Link { interface, up } => self.link(interface, up),
+            Event::Steers(steers) => {
+                self.steers = steers;
+                self.reconsider = true;
+            }
             Event::LocalAddresses(addresses) => {
                 if self.network.set_own(addresses, &self.config) {
                     self.resolve(now);

@@ -172,6 +172,9 @@ impl Node {
             Some(false) => return Ability::Unable(format!("link {interface} is down")),
             Some(true) => {}
         }
+        if !self.steers {
+            return Ability::Undecided("the kernel, which verifies the program".to_owned());
+        }
         let mut without = Vec::new();
         let mut pending = None;
         let services = self.config.services.iter();

@@ -166,8 +166,8 @@ impl Driver {
     /// Makes this host a backend of the services that have one of its addresses among their
     /// backends, whoever is master: peers hand it their packets.
     pub(super) async fn update_served(&mut self) {
-        if self.addresses.is_empty() {
-            // Netlink has not said yet.
+        if self.addresses.is_empty() || !self.steers {
+            // Netlink has not said yet, or the kernel may still refuse the program.
             return;
         }
         let mut served = BTreeSet::new();

@@ -41,7 +41,6 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
     task::JoinHandle,
-    time::{Interval, MissedTickBehavior},
 };
 use tracing::{debug, error, info, trace, warn};
 
@@ -129,6 +128,9 @@ pub(crate) struct Driver {
     links: Links,
     /// Addresses that wrapped packets are to come to and that the host lacks.
     missing_endpoints: BTreeSet<IpAddr>,
+    /// Whether a program steers: an earlier daemon's or this one's. Until then nothing of this host is
+    /// changed.
+    steers: bool,
     /// The worker's count of connections.
     counting: Option<JoinHandle<()>>,
     /// What does not work at the moment, by kind: logged when it begins, tried again all the time.
@@ -160,12 +162,10 @@ impl Driver {
         // First what can be refused without having changed anything.
         let bound = control::bind(&config.control)?;
         let mut state = StateFile::open(&config.node.state_dir)?;
-        let mut plane = Dataplane::open(&config.dataplane)?;
-        // While the kernel verifies the program, for hundreds of milliseconds, peers wait for adverts.
-        // They need not, where an earlier daemon's program steers meanwhile.
-        if !plane.is_carried() {
-            plane.loaded().await?;
-        }
+        let plane = Dataplane::open(&config.dataplane)?;
+        // While the kernel verifies the program, for hundreds of milliseconds, this node takes part in
+        // the election: as before, where an earlier daemon's program steers meanwhile, else listening.
+        let steers = plane.is_carried();
         // Only now: the threads that were started keep the ordinary priority, so that what serves
         // packets on their CPU has its turn.
         rt::make_realtime();
@@ -185,7 +185,8 @@ impl Driver {
 
         resume::tidy_up(&config, &netlink, &mut state).await?;
         let restored = resume::restored(&config, &plane, &state, started);
-        let node = Node::new(config.clone(), &restored, random_seed(started), started);
+        let mut node = Node::new(config.clone(), &restored, random_seed(started), started);
+        node.handle(Event::Steers(steers), started);
         let forwarders = plane.forwarders().to_vec();
         let (request_sender, requests) = mpsc::channel(64);
         workers.spawn(bound.serve(request_sender));
@@ -220,6 +221,7 @@ impl Driver {
             served: served.into_iter().map(|vip| (vip, false)).collect(),
             links,
             missing_endpoints: BTreeSet::new(),
+            steers,
             counting: None,
             faults: BTreeMap::new(),
             complained: BTreeMap::new(),
@@ -235,28 +237,30 @@ impl Driver {
         // begin with empty maps.
         driver.perform_all().await;
         let interfaces = driver.interfaces.borrow().clone();
-        if driver.plane.is_loaded() {
-            driver.plane.attach()?;
-        }
         driver.links.set_attached(&interfaces);
-        info!(config = %driver.config_path.display(), "steerd {} is running", env!("CARGO_PKG_VERSION"));
-        notify_systemd(NotifyState::Ready);
+        if driver.steers {
+            driver.is_running();
+        }
         Ok(driver)
+    }
+
+    fn is_running(&self) {
+        info!(config = %self.config_path.display(), "steerd {} is running", env!("CARGO_PKG_VERSION"));
+        notify_systemd(NotifyState::Ready);
     }
 
     /// The loop. Ends after an orderly handover.
     pub(crate) async fn run(mut self) -> Result<(), DriverError> {
-        let mut heartbeat = every(resume::heartbeat_period(&self.config));
-        let mut retry = every(RETRY);
+        let mut heartbeat_at = now();
+        let mut retry_at = now();
         let mut control_open = true;
         let mut refused = None;
         loop {
-            let period = resume::heartbeat_period(&self.config);
-            if heartbeat.period() != period {
-                heartbeat = every(period);
-            }
             let deadline = self.node.next_deadline();
-            let sleep = deadline.map_or(Duration::MAX, |deadline| deadline.since(now()));
+            // One timer for all: the runtime makes two system calls for each that is set.
+            let wake = deadline
+                .map_or(retry_at, |deadline| deadline.min(retry_at))
+                .min(heartbeat_at);
             tokio::select! {
                 // In this order: what has arrived counts before what is late.
                 biased;
@@ -280,17 +284,15 @@ impl Driver {
                 Ok(()) = self.interfaces.changed() => self.interfaces_changed().await,
                 Ok(()) = self.exits.changed() => self.update_exits(),
                 loaded = self.plane.loaded(), if !self.plane.is_loaded() && refused.is_none() => {
-                    if let Err(error) = loaded.and_then(|()| self.plane.attach()) {
-                        refused = Some(error);
-                        self.stop("this version's program cannot steer");
+                    match loaded.and_then(|()| self.plane.attach()) {
+                        Ok(()) => self.now_steers().await,
+                        Err(error) => {
+                            refused = Some(error);
+                            self.stop("this version's program cannot steer");
+                        }
                     }
                 }
-                () = tokio::time::sleep(sleep), if deadline.is_some() => self.node.tick(now()),
-                _ = heartbeat.tick() => {
-                    self.plane.heartbeat(now());
-                    self.update_sources();
-                }
-                _ = retry.tick() => self.retry().await,
+                () = tokio::time::sleep(wake.since(now())) => {}
             }
             // What else has arrived meanwhile is taken before any timer.
             while let Ok(event) = self.events.try_recv() {
@@ -299,10 +301,33 @@ impl Driver {
             if deadline.is_some_and(|deadline| deadline <= now()) {
                 self.node.tick(now());
             }
+            let time = now();
+            let period = resume::heartbeat_period(&self.config);
+            // With an advert that goes out or comes in, rather than wake for it alone.
+            if heartbeat_at.since(time) <= period / 2 {
+                heartbeat_at = time + period;
+                self.plane.heartbeat(time);
+                self.update_sources();
+            }
+            if retry_at <= time {
+                retry_at = time + RETRY;
+                self.retry().await;
+            }
             if let Next::Stop = self.perform_all().await {
                 info!("handed over; the kernel program keeps steering");
                 return refused.map_or(Ok(()), |error| Err(error.into()));
             }
+        }
+    }
+
+    /// The program is attached.
+    async fn now_steers(&mut self) {
+        if !self.steers {
+            self.steers = true;
+            self.update_own().await;
+            self.update_served().await;
+            self.node.handle(Event::Steers(true), now());
+            self.is_running();
         }
     }
 
@@ -416,13 +441,6 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
         })
     }
-}
-
-/// A timer that does not make up for what it missed.
-fn every(period: Duration) -> Interval {
-    let mut interval = tokio::time::interval(period);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    interval
 }
 
 /// The time since the boot, suspended or not: the same clock for every daemon of a boot.

@@ -115,8 +115,8 @@ impl Driver {
     /// Puts the addresses for translation that are missing on the host, and says which ones for
     /// wrapped packets are.
     pub(super) async fn update_own(&mut self) {
-        if self.addresses.is_empty() {
-            // Netlink has not said yet.
+        if self.addresses.is_empty() || !self.steers {
+            // Netlink has not said yet, or the kernel may still refuse the program.
             return;
         }
         let mut faults = BTreeSet::new();

@@ -33,7 +33,9 @@ pub(super) fn restored(
 ) -> Restored {
     let away = plane.last_heartbeat().map(|last| now.since(last));
     let period = heartbeat_period(config);
-    let masters = state.masters().iter().filter(|name| {
+    // What was master goes on only where its packets are steered meanwhile.
+    let names = state.masters().iter().filter(|_| plane.is_carried());
+    let masters = names.filter(|name| {
         config
             .virtual_router(name)
             .zip(away)
