@@ -3,12 +3,14 @@
 //!
 //! * [`act`] carries out actions;
 //! * [`answer`] answers the control socket;
+//! * [`fence`] tells the program what to fence, and what it has fenced;
 //! * [`links`] knows which interfaces the core may count on;
 //! * [`nat`] puts the addresses for translation on the host;
 //! * [`resume`] takes over what an earlier daemon left.
 
 mod act;
 mod answer;
+mod fence;
 mod links;
 mod nat;
 mod resume;
@@ -218,6 +220,10 @@ impl Driver {
         driver
             .plane
             .configure(&driver.config.tunnel, &driver.config.nat)?;
+        driver.update_fences();
+        for router in &restored.masters {
+            driver.plane.hold(router, true);
+        }
         driver.update_own().await;
         // The maps say what the core decided, then packets follow them: a new program must not
         // begin with empty maps.
@@ -274,9 +280,10 @@ impl Driver {
                     }
                 }
                 () = tokio::time::sleep(sleep), if deadline.is_some() => self.node.tick(now()),
+                // Whichever it was, the daemon lives: see below.
                 _ = heartbeat.tick() => {
-                    self.plane.heartbeat(now());
                     self.update_sources();
+                    self.note_fences();
                 }
                 _ = retry.tick() => self.retry().await,
             }
@@ -291,6 +298,7 @@ impl Driver {
                 info!("handed over; the kernel program keeps steering");
                 return refused.map_or(Ok(()), |error| Err(error.into()));
             }
+            self.plane.heartbeat(now());
         }
     }
 
@@ -353,6 +361,7 @@ impl Driver {
             | Notice::Link { up: false, .. }
             | Notice::Track { good: false, .. }
             | Notice::Peer { alive: false, .. }
+            | Notice::Fenced { .. }
             | Notice::Channel { trouble: true, .. } => warn!("{text}"),
             _ => info!("{text}"),
         }
