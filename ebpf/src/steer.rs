@@ -143,9 +143,8 @@ pub fn run<P: Packet, T: Parts>(packet: &mut P, tables: &T) -> Decision {
             Plain::NotWanted => return Decision::new(Verdict::NotVip),
             Plain::Other => {}
         },
-        ethertype::VLAN | ethertype::QINQ => {}
-        ethertype::ARP => return Decision::new(Verdict::unpack(tables.arp(packet))),
-        _ => return Decision::new(Verdict::NotIp),
+        // Tagged, or ARP, or nothing for us. Two comparisons are all that IP packets pay for that.
+        _ => {}
     }
     let found = tables.general(packet);
     match found & 0xff << 56 {
