@@ -38,6 +38,8 @@ pub enum Event {
     QuicRouted,
     /// A QUIC connection id named no backend, or one that cannot keep flows.
     QuicUnknown,
+    /// Another host took a virtual router over while the daemon was dead.
+    Fenced,
 }
 
 impl Event {
@@ -45,7 +47,7 @@ impl Event {
     pub const COUNT: usize = Self::ALL.len();
 
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::FlowRecorded,
         Self::FlowEvictedClosing,
         Self::FlowEvictedNew,
@@ -63,6 +65,7 @@ impl Event {
         Self::Ipv6Extensions,
         Self::QuicRouted,
         Self::QuicUnknown,
+        Self::Fenced,
     ];
 
     /// The name under which it is counted.
@@ -86,6 +89,7 @@ impl Event {
             Self::Ipv6Extensions => "ipv6-extensions",
             Self::QuicRouted => "quic-routed",
             Self::QuicUnknown => "quic-unknown",
+            Self::Fenced => "fence-set",
         }
     }
 }

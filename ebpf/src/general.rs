@@ -3,6 +3,7 @@
 use crate::{
     address,
     event::Event,
+    fence,
     packet::Packet,
     parse::{Family, Head, network, protocol, transport},
     parts::Parts,
@@ -23,6 +24,10 @@ pub mod next {
     pub const PART: u64 = 3 << 56;
     /// [`crate::tunnel::unwrap`]
     pub const UNWRAP: u64 = 4 << 56;
+    /// [`crate::fence::message`]
+    pub const FENCE: u64 = 5 << 56;
+    /// [`crate::fence::arp`]
+    pub const ARP: u64 = 6 << 56;
 }
 
 /// Reads any packet, and says what is [`next`] and, in the lower bytes, where its headers are
@@ -34,6 +39,7 @@ pub fn general<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> u64 {
     };
     let mut head = match network(packet, |addr| is_ours(control, addr)) {
         Ok(head) => head,
+        Err(Verdict::NotIp) => return next::ARP,
         Err(verdict) => return done(verdict),
     };
     let next = if !head.part.is_whole() {
@@ -48,6 +54,7 @@ pub fn general<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> u64 {
                 Some(()) => next::STEER,
                 None => return done(Verdict::Truncated),
             },
+            _ if fence::concerns(packet, &head) => next::FENCE,
             (protocol::ICMP, Family::V4) | (protocol::ICMPV6, Family::V6) => next::MESSAGE,
             (protocol::IPV4 | protocol::IPV6, _) => next::UNWRAP,
             _ => return done(address::other(tables, control, &head)),

@@ -11,8 +11,8 @@ use std::{
 use crate::{
     abi::{
         BackendState, Control, Counter, FILTER_WORDS, Followed, FragmentLifetimes, MAC_MASK,
-        MacOwner, NAT_ADDRESSES, NAT_PORT_SETS, NatPool, NatTimeouts, Policy, Role, Service,
-        addr_octets, mac_bytes, maps,
+        MacOwner, NAT_ADDRESSES, NAT_PORT_SETS, NatPool, NatTimeouts, Policy, Rival, Role, Service,
+        Watch, addr_octets, mac_bytes, maps,
     },
     event::Event,
     flow::{self, Idle, State},
@@ -41,6 +41,7 @@ pub fn decode(map: &str, key: u32, value: &[u8]) -> Vec<Vec<Field>> {
         maps::MACS => mac(word(0)),
         maps::NAT_HOPS => hop(word),
         maps::NAT_MOVED => moved(word),
+        maps::FENCES => fence(word),
         maps::SYN_LIMITS => limit(word),
         maps::SOURCES => Some(vec![("rule", source_rule(value).to_string())]),
         maps::DEVICES => Some(vec![("ifindex", (word(0) as u32).to_string())]),
@@ -273,6 +274,9 @@ fn role(role: Role) -> String {
     if let Some(number) = role.nat() {
         words.push(format!("nat {number}"));
     }
+    if let Some(number) = role.router() {
+        words.push(format!("router {number}"));
+    }
     words.join(", ")
 }
 
@@ -324,6 +328,26 @@ fn vlans(tags: u64) -> String {
     let ids = tags.chunks_exact(4).filter(|tag| tag[0] != 0);
     let ids = ids.map(|tag| (u16::from_be_bytes([tag[2], tag[3]]) & 0xfff).to_string());
     ids.collect::<Vec<_>>().join(" ")
+}
+
+fn fence(word: impl Fn(usize) -> u64) -> Option<Vec<Field>> {
+    let watch = Watch::unpack(word(0))?;
+    let family = if watch.ipv6 { "ipv6" } else { "ipv4" };
+    let mut fields = vec![
+        ("vrid", watch.vrid.to_string()),
+        ("family", family.to_string()),
+        ("ifindex", watch.ifindex.to_string()),
+        ("held", watch.held.to_string()),
+        ("min_ttl", watch.min_ttl.to_string()),
+        ("patience_ns", word(8).to_string()),
+        ("fenced", (word(16) != 0).to_string()),
+    ];
+    if let (Some(rival), true) = (Rival::unpack(word(24)), word(16) != 0) {
+        fields.push(("since_ns", word(16).to_string()));
+        fields.push(("rival", mac_text(rival.mac)));
+        fields.push(("by", rival.claim.name().to_string()));
+    }
+    Some(fields)
 }
 
 fn limit(word: impl Fn(usize) -> u64) -> Option<Vec<Field>> {

@@ -10,6 +10,7 @@
 //! * [`arrive`]: new flows; [`admit`] says whether they may come in, [`select`] where they go.
 //! * [`general`]: packets that are not plain; [`fragment`]s, [`icmp`] messages, and those to an
 //!   [`address`] of ours without a service.
+//! * [`fence`]: ARP, neighbour discovery and adverts, when the daemon is dead.
 //! * [`rewrite`], [`tunnel`], [`nat`], [`mss`]: what forwarding changes in a packet;
 //!   [`sum`]: its checksums.
 //! * [`flow`]: the flow table's sets: look-up, insertion, eviction.
@@ -38,6 +39,7 @@ pub mod bench;
 #[cfg(not(target_arch = "bpf"))]
 pub mod clock;
 pub mod event;
+pub mod fence;
 pub mod flow;
 pub mod fragment;
 pub mod general;

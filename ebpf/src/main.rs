@@ -21,8 +21,8 @@ use aya_ebpf::{
     bindings::{xdp_action, xdp_md},
     btf_maps::{Array, DevMapHash, LpmTrie, PerCpuArray, lpm_trie::Key},
     helpers::generated::{
-        bpf_csum_diff, bpf_jiffies64, bpf_xdp_adjust_head, bpf_xdp_adjust_tail,
-        bpf_xdp_get_buff_len,
+        bpf_csum_diff, bpf_jiffies64, bpf_ktime_get_boot_ns, bpf_xdp_adjust_head,
+        bpf_xdp_adjust_tail, bpf_xdp_get_buff_len,
     },
     macros::{btf_map, xdp},
     programs::XdpContext,
@@ -30,12 +30,14 @@ use aya_ebpf::{
 use aya_log_ebpf::warn;
 use steerd_ebpf::{
     abi::{
-        Backend, Control, Counter, FLOW4_SETS, FLOW6_SETS, FRAGMENT_SETS, FragmentSet, Hop, Load,
-        MAC_SLOTS, MAX_BACKENDS, MAX_DEVICES, MAX_EVENTS, MAX_SERVICES, MAX_SOURCES, MAX_VERDICTS,
-        MOVED_LINES, MovedLine, NAT_SETS, RING_LINES, RingLine, SERVICE_SLOTS, Service, SynLimit,
+        Backend, Control, Counter, FLOW4_SETS, FLOW6_SETS, FRAGMENT_SETS, Fence, FragmentSet, Hop,
+        Load, MAC_SLOTS, MAX_BACKENDS, MAX_DEVICES, MAX_EVENTS, MAX_ROUTERS, MAX_SERVICES,
+        MAX_SOURCES, MAX_VERDICTS, MOVED_LINES, MovedLine, NAT_SETS, RING_LINES, RingLine,
+        SERVICE_SLOTS, Service, SynLimit,
     },
     address, arrive,
     event::Event,
+    fence,
     flow::{Set4, Set6},
     fragment, general, icmp, nat,
     packet::{Packet, Word},
@@ -80,6 +82,8 @@ static SOURCES: LpmTrie<Source, u32, { MAX_SOURCES as usize }> = LpmTrie::new();
 static DEVICES: DevMapHash<{ MAX_DEVICES as usize }> = DevMapHash::new();
 #[btf_map]
 static MACS: Array<Shared, { 2 * MAC_SLOTS as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+static FENCES: Array<Fence, { MAX_ROUTERS as usize }, MMAPABLE> = Array::new();
 #[btf_map]
 static VERDICT_STATS: PerCpuArray<Counter, { MAX_VERDICTS as usize }> = PerCpuArray::new();
 #[btf_map]
@@ -185,6 +189,11 @@ macro_rules! parts {
             }
 
             #[inline(always)]
+            fn arp<P: Packet>(&self, packet: &mut P) -> u64 {
+                steerd_arp(packet.context().cast())
+            }
+
+            #[inline(always)]
             fn record(&self, place: u32, decision: u64) -> u64 {
                 steerd_record(place, decision)
             }
@@ -212,6 +221,7 @@ parts! {
     message = icmp::message, steerd_message();
     retell = icmp::retell, steerd_retell(place: u32, homeward: u32);
     follow = fragment::follow, steerd_follow();
+    fence_message = fence::message, steerd_fence();
 }
 
 #[unsafe(no_mangle)]
@@ -244,6 +254,13 @@ pub(crate) extern "C" fn steerd_translate_plain(ctx: *mut xdp_md, family: u64, i
 pub(crate) extern "C" fn steerd_retag(ctx: *mut xdp_md, l3: u64, to: u64, from: u64) -> u64 {
     let ctx = XdpContext::new(ctx);
     rewrite::retag(&mut Frame::new(&ctx), l3 as usize, to, from)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn steerd_arp(ctx: *mut xdp_md) -> u64 {
+    let ctx = XdpContext::new(ctx);
+    fence::arp(&Frame::new(&ctx), &Maps)
 }
 
 #[unsafe(no_mangle)]
@@ -575,6 +592,11 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn fence(&self, router: u32) -> Option<&Fence> {
+        FENCES.get(router)
+    }
+
+    #[inline(always)]
     fn may_tell(&self) -> bool {
         // At 250 jiffies a second, a thousand messages a second and CPU.
         const A_JIFFY: u64 = 4;
@@ -601,6 +623,12 @@ impl Tables for Maps {
     fn jiffies(&self) -> u64 {
         // SAFETY: the helper has no arguments and always succeeds; it is inlined by the verifier.
         unsafe { bpf_jiffies64() }
+    }
+
+    #[inline(always)]
+    fn boot_ns(&self) -> u64 {
+        // SAFETY: the helper has no arguments and always succeeds.
+        unsafe { bpf_ktime_get_boot_ns() }
     }
 }
 

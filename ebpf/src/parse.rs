@@ -18,6 +18,8 @@ pub mod ethertype {
     pub const IPV4: u16 = 0x0800_u16.to_be();
     /// IPv6.
     pub const IPV6: u16 = 0x86dd_u16.to_be();
+    /// ARP.
+    pub const ARP: u16 = 0x0806_u16.to_be();
     /// IEEE 802.1Q tag.
     pub const VLAN: u16 = 0x8100_u16.to_be();
     /// IEEE 802.1ad service tag.
@@ -48,6 +50,8 @@ pub mod protocol {
     pub const AUTHENTICATION: u8 = 51;
     /// IPv6: destination options.
     pub const DESTINATION_OPTIONS: u8 = 60;
+    /// VRRP (RFC 9568).
+    pub const VRRP: u8 = 112;
     /// IPv6 extension headers that are not looked into: mobility, HIP, shim6, and two for
     /// experiments (IANA's registry of extension header types).
     pub const OTHER_EXTENSIONS: [u8; 5] = [135, 139, 140, 253, 254];

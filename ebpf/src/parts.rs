@@ -43,6 +43,10 @@ pub trait Parts: Tables + Sized {
     fn follow<P: Packet>(&self, packet: &mut P, head: u64) -> u64;
     /// [`crate::fragment::record`]
     fn record(&self, place: u32, decision: u64) -> u64;
+    /// [`crate::fence::arp`]
+    fn arp<P: Packet>(&self, packet: &mut P) -> u64;
+    /// [`crate::fence::message`]
+    fn fence_message<P: Packet>(&self, packet: &mut P, head: u64) -> u64;
     /// [`crate::rewrite::retag`]
     fn retag<P: Packet>(&self, packet: &mut P, l3: usize, destination: u64, source: u64) -> u64;
 }

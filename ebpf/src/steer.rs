@@ -14,7 +14,7 @@
 
 use crate::{
     abi::{
-        Backend, BackendState, Control, FragmentSet, Hop, Load, MacOwner, Mode, MovedLine,
+        Backend, BackendState, Control, Fence, FragmentSet, Hop, Load, MacOwner, Mode, MovedLine,
         RingLine, Service, SynLimit,
     },
     arrive,
@@ -64,12 +64,16 @@ pub trait Tables {
     /// What is done with new flows of a service from an address: a [`crate::abi::SourceRule`];
     /// `None`: nothing is said.
     fn source(&self, service: u32, source: [u64; 2]) -> Option<u32>;
+    /// A virtual router of this host, by its number.
+    fn fence(&self, router: u32) -> Option<&Fence>;
     /// Whether one more error message may be sent now.
     fn may_tell(&self) -> bool;
     /// Counts an event.
     fn event(&self, event: Event);
     /// The kernel's jiffies.
     fn jiffies(&self) -> u64;
+    /// The time since the boot, in nanoseconds, suspended or not. Dear: not for the way of packets.
+    fn boot_ns(&self) -> u64;
 }
 
 /// What was decided about a packet.
@@ -141,8 +145,8 @@ pub fn run<P: Packet, T: Parts>(packet: &mut P, tables: &T) -> Decision {
             Plain::NotWanted => return Decision::new(Verdict::NotVip),
             Plain::Other => {}
         },
-        ethertype::VLAN | ethertype::QINQ => {}
-        _ => return Decision::new(Verdict::NotIp),
+        // Tagged, or ARP, or nothing for us. Two comparisons are all that IP packets pay for that.
+        _ => {}
     }
     let found = tables.general(packet);
     match found & 0xff << 56 {
@@ -150,6 +154,8 @@ pub fn run<P: Packet, T: Parts>(packet: &mut P, tables: &T) -> Decision {
         next::MESSAGE => icmp::icmp(packet, tables, found),
         next::PART => fragment::fragment(packet, tables, found),
         next::UNWRAP => Decision::unpack(tables.unwrap(packet, found)),
+        next::FENCE => Decision::unpack(tables.fence_message(packet, found)),
+        next::ARP => Decision::new(Verdict::unpack(tables.arp(packet))),
         _ => Decision::new(Verdict::unpack(found)),
     }
 }
@@ -403,8 +409,9 @@ pub fn arrival<P: Packet, T: Tables>(packet: &P, tables: &T, control: &Control) 
     }
 }
 
+/// Whether the table of MACs has this one as one of `owner`.
 #[inline(always)]
-fn is_known<T: Tables>(tables: &T, table: u64, mac: u64, owner: MacOwner) -> bool {
+pub fn is_known<T: Tables>(tables: &T, table: u64, mac: u64, owner: MacOwner) -> bool {
     let slot = table as u32 + hash::mac_slot(mac, (table >> 32) as u32);
     match tables.mac(slot) {
         Some(entry) => entry.load() == owner.entry(mac),

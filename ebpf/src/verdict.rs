@@ -69,6 +69,8 @@ pub enum Verdict {
     BadBackend,
     /// Forwarding would have used its last hop: two nodes pass it to each other.
     TtlExpired,
+    /// A question for an address that another host has taken over while the daemon is dead.
+    Fenced,
 }
 
 /// What becomes of the packet in the kernel.
@@ -89,7 +91,7 @@ impl Verdict {
     pub const COUNT: usize = Self::ALL.len();
 
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::NotIp,
         Self::NotVip,
         Self::NoService,
@@ -122,6 +124,7 @@ impl Verdict {
         Self::NoBackend,
         Self::BadBackend,
         Self::TtlExpired,
+        Self::Fenced,
     ];
 
     /// The verdict with this number.
@@ -176,7 +179,8 @@ impl Verdict {
             | Self::Denied
             | Self::Limited
             | Self::BadBackend
-            | Self::TtlExpired => Fate::Drop,
+            | Self::TtlExpired
+            | Self::Fenced => Fate::Drop,
             Self::Echo | Self::TooBig => Fate::Tx,
             Self::Dsr | Self::Tunnel | Self::Nat | Self::NatReturn => Fate::Out,
         }
@@ -218,6 +222,7 @@ impl Verdict {
             Self::NoBackend => "no-backend",
             Self::BadBackend => "bad-backend",
             Self::TtlExpired => "ttl-expired",
+            Self::Fenced => "fenced",
         }
     }
 }

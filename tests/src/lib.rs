@@ -12,7 +12,8 @@
 //!   file descriptors of the lab, so nothing survives it, however it ends.
 //! * [`process`], [`config`], [`node`], [`dir`], [`lab`]: the programs on the hosts, and their control.
 //! * [`game`]: the server under protection. [`players`], [`prober`], [`stream`]: the load, and the
-//!   three measures of an outage; [`clients`]: flows to be looked up in the table.
+//!   three measures of an outage; [`clients`]: flows to be looked up in the table; [`asker`]: who
+//!   answers for an address.
 //! * [`scenario`]: what goes wrong, as functions from a running lab to a [`scenario::Report`];
 //!   [`watch`] and [`timeline`]: the story of it for a person; [`demo`]: all of it in one command.
 //!
@@ -23,6 +24,7 @@
 //! carries, and [`failover`]: how long an address does not answer; and [`model`]: what the kernel
 //! program has to do.
 
+pub mod asker;
 pub mod bench;
 pub mod clients;
 pub mod config;

@@ -1,9 +1,10 @@
 //! What a node decides to do.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, time::Duration};
 
 pub use crate::config::{Affinity, Policy, Scheduler, Sources, SynRate};
 use crate::{
+    api::human_duration,
     channel::Message,
     config::{Encapsulation, Mode, Name, Protocol},
     event::{BackendKey, NextHop},
@@ -270,6 +271,18 @@ pub enum Notice {
         /// Why.
         cause: String,
     },
+    /// While the daemon was dead, another host took a virtual router over, and the program left the
+    /// addresses to it.
+    Fenced {
+        /// The virtual router.
+        router: Name,
+        /// That host's MAC.
+        mac: [u8; 6],
+        /// How long ago.
+        since: Duration,
+        /// Whether this was an advert or an announcement.
+        by: &'static str,
+    },
     /// News of a peer on the channel.
     Channel {
         /// The peer.
@@ -361,6 +374,18 @@ impl fmt::Display for Notice {
                 let state = if *good { "good" } else { "bad" };
                 write!(f, "track {track} is {state}: {cause}")
             }
+            Self::Fenced {
+                router,
+                mac: [a, b, c, d, e, g],
+                since,
+                by,
+            } => write!(
+                f,
+                "virtual router {router}: another host, {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}, \
+                 took over while there was no daemon here: since its {by}, {} ago, this host's kernel \
+                 has answered no question for the addresses",
+                human_duration(*since)
+            ),
             Self::Channel { peer, what, .. } => write!(f, "peer {peer}: {what}"),
         }
     }

@@ -108,6 +108,21 @@ pub struct VirtualRouterStatus {
     /// How often another host claimed one of the addresses while this node was master.
     #[serde(default)]
     pub address_claims: u64,
+    /// That the program has fenced this host off, as another one has the addresses.
+    #[serde(default)]
+    pub fenced: Option<FencedStatus>,
+}
+
+/// That another host took the addresses over while this one's daemon was dead, and the kernel program
+/// leaves them to it. The daemon ends that as soon as it knows who has them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FencedStatus {
+    /// Since when, in milliseconds before now.
+    pub since_ms: u64,
+    /// The other host's MAC.
+    pub mac: String,
+    /// What made it known: `advert` or `announcement`.
+    pub by: String,
 }
 
 /// A peer of a virtual router.

@@ -390,6 +390,7 @@ fn router(old: &VirtualRouter, new: &VirtualRouter) -> Step {
             new.announce.refresh,
         )
         .time("preempt_delay", old.preempt_delay, new.preempt_delay)
+        .time("fence_after", old.fence_after, new.fence_after)
         .wire(&old.wire, &new.wire)
         .listed("track", &old.track, &new.track);
     let router = new.name.clone();

@@ -89,6 +89,7 @@ fn each_field_of_a_router_is_told() {
         router.announce.count = 5;
         router.announce.refresh = ms(60_000);
         router.preempt_delay = ms(2000);
+        router.fence_after = ms(2000);
         router.track = vec![name("gateway")];
     });
     assert_eq!(
@@ -98,7 +99,8 @@ fn each_field_of_a_router_is_told() {
           preempt true -> false, addresses [192.168.1.25/24] -> [192.168.1.25/24, \
           192.168.1.24/24], peers [] -> [192.168.1.27], source none -> 192.168.1.26, \
           announce 2 every 50ms, again after 1s -> 5 every 50ms, again after 1s, \
-          announce.refresh 0ns -> 60s, preempt_delay 0ns -> 2s, track [] -> [gateway]"
+          announce.refresh 0ns -> 60s, preempt_delay 0ns -> 2s, fence_after 0ns -> 2s, \
+          track [] -> [gateway]"
         ]
     );
 }

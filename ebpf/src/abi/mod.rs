@@ -8,6 +8,7 @@
 
 mod backend;
 mod control;
+mod fence;
 mod fragment;
 mod limit;
 mod nat;
@@ -16,6 +17,7 @@ mod service;
 
 pub use backend::{Backend, BackendState, Load, Mode};
 pub use control::{Control, FILTER_WORDS, FragmentLifetimes, NAT_ADDRESSES, NatTimeouts};
+pub use fence::{Claim, Fence, MAX_ROUTERS, Rival, Watch};
 pub use fragment::{FRAGMENT_WAYS, Followed, Fragment, FragmentSet, identity};
 pub use limit::{SourceRule, SynLimit};
 pub use nat::{Hop, MOVED_LINES, MovedLine, NAT_PORT_SETS, NAT_SETS, Session};
@@ -67,6 +69,8 @@ pub mod maps {
     pub const SOURCES: &str = "SOURCES";
     /// The interfaces that packets may leave through, by their numbers.
     pub const DEVICES: &str = "DEVICES";
+    /// [`super::Fence`]s by the virtual router's number.
+    pub const FENCES: &str = "FENCES";
     /// Per-CPU [`super::Counter`]s by event.
     pub const EVENT_STATS: &str = "EVENT_STATS";
     /// Per-CPU [`super::Counter`]s by verdict.
@@ -138,7 +142,7 @@ pub mod maps {
     }
 
     /// Each map that is pinned.
-    pub const ALL: [Shape; 19] = [
+    pub const ALL: [Shape; 20] = [
         array::<super::Control>(CONTROL, 1, "switches and seeds"),
         array::<super::Service>(SERVICES, 2 * super::SERVICE_SLOTS, "virtual services"),
         array::<super::Backend>(BACKENDS, super::MAX_BACKENDS, "backends by id"),
@@ -156,6 +160,7 @@ pub mod maps {
         array::<super::FragmentSet>(FRAGMENTS, super::FRAGMENT_SETS, "fragmented packets"),
         array::<super::SynLimit>(SYN_LIMITS, super::MAX_SERVICES, "limits of new flows"),
         array::<u64>(MACS, 2 * super::MAC_SLOTS, "MACs of this host and of peers"),
+        array::<super::Fence>(FENCES, super::MAX_ROUTERS, "virtual routers and fences"),
         Shape {
             name: SOURCES,
             kind: Kind::Trie,

@@ -108,6 +108,15 @@ impl Role {
     pub const ENDPOINT: u32 = 2;
     /// Answers of translated flows come to it; its number is in bits 8 to 11.
     pub const NAT: u32 = 4;
+    /// Bits 16 to 22: the number of the virtual router that it belongs to; 0: to none.
+    const ROUTER_SHIFT: u32 = 16;
+
+    /// Whether it is for anything.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_ours(self) -> bool {
+        self.0 != 0
+    }
 
     /// Whether it is a virtual address.
     #[must_use]
@@ -132,6 +141,22 @@ impl Role {
         } else {
             None
         }
+    }
+
+    /// The number of the virtual router that it belongs to.
+    #[must_use]
+    #[inline(always)]
+    pub const fn router(self) -> Option<u32> {
+        match (self.0 >> Self::ROUTER_SHIFT) & (super::MAX_ROUTERS - 1) {
+            0 => None,
+            number => Some(number),
+        }
+    }
+
+    /// The role of an address of the virtual router with this number.
+    #[must_use]
+    pub const fn router_bits(number: u32) -> u32 {
+        number << Self::ROUTER_SHIFT
     }
 
     /// The role of the address of translated flows with this number.
@@ -316,5 +341,9 @@ mod tests {
         assert!(role.is_endpoint() && !role.is_virtual());
         assert_eq!(role.nat(), Some(5));
         assert_eq!(Role(Role::VIRTUAL).nat(), None);
+        let last = super::super::MAX_ROUTERS - 1;
+        let role = Role(Role::VIRTUAL | Role::nat_bits(7) | Role::router_bits(last));
+        assert_eq!((role.nat(), role.router()), (Some(7), Some(last)));
+        assert_eq!(Role(Role::nat_bits(7)).router(), None);
     }
 }

@@ -248,7 +248,8 @@ impl Model {
             | Verdict::Denied
             | Verdict::Limited
             | Verdict::BadBackend
-            | Verdict::TtlExpired => Action::Drop,
+            | Verdict::TtlExpired
+            | Verdict::Fenced => Action::Drop,
             // Its sender is answered.
             Verdict::Echo | Verdict::TooBig => Action::Tx,
             Verdict::Dsr | Verdict::Tunnel | Verdict::Nat | Verdict::NatReturn => match ifindex {

@@ -2,6 +2,7 @@
 //!
 //! * [`failover`]: servers, nodes and links die and come back.
 //! * [`daemon`]: the daemon dies, restarts, hands over; the command line.
+//! * [`fence`]: who answers for the addresses while a daemon is dead.
 //! * [`reload`]: the configuration changes under load.
 //! * [`channel`]: nodes with a channel between them.
 //! * [`continuity`]: things get other names and ports under load.
@@ -21,6 +22,7 @@ mod channel;
 mod continuity;
 mod daemon;
 mod failover;
+mod fence;
 mod interfaces;
 mod keepalived;
 mod maps;

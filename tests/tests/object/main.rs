@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod choosing;
+mod fence;
 mod flood;
 mod flows;
 mod fragments;

@@ -215,10 +215,15 @@ impl World {
             id: role,
             ..Service::default()
         };
-        let (word, bit) = hash::address_filter(hash::address(entry.addr, SEED));
+        self.listen(address);
+        self.place(&entry);
+    }
+
+    /// Packets to this address are looked at.
+    pub(crate) fn listen(&mut self, address: IpAddr) {
+        let (word, bit) = hash::address_filter(hash::address(words(address), SEED));
         self.control[Control::FILTER + word] |= bit;
         self.write_control();
-        self.place(&entry);
     }
 
     /// An entry of the service table in one of its slots: that where it is already, else half of

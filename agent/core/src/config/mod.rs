@@ -224,6 +224,9 @@ pub struct VirtualRouter {
     pub track: Vec<Name>,
     /// How long a master of lower priority is left alone when this node starts or recovers.
     pub preempt_delay: Duration,
+    /// How long the daemon of a master must have been silent for its kernel program to leave the
+    /// addresses to another host that has taken them over; zero: it never does.
+    pub fence_after: Duration,
 }
 
 impl VirtualRouter {

@@ -142,6 +142,7 @@ pub(super) struct RawVirtualRouter {
     pub(super) wire: RawWire,
     pub(super) track: List<Name>,
     pub(super) preempt_delay: Given<Duration>,
+    pub(super) fence_after: Given<Duration>,
 }
 
 /// `[[sync_group]]`.
@@ -242,6 +243,10 @@ fn virtual_router(table: &mut TableReader<'_>) -> RawVirtualRouter {
         track: table.list("track", limits::TRACKS, scalar::name),
         preempt_delay: table.get(
             "preempt_delay",
+            scalar::duration(Duration::ZERO..=Duration::from_hours(1)),
+        ),
+        fence_after: table.get(
+            "fence_after",
             scalar::duration(Duration::ZERO..=Duration::from_hours(1)),
         ),
     }

@@ -87,6 +87,7 @@ pub(super) const VIRTUAL_ROUTER: Schema = Schema {
         "min_ttl",
         "track",
         "preempt_delay",
+        "fence_after",
     ],
 };
 pub(super) const ANNOUNCE: Schema = Schema {

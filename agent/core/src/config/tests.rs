@@ -250,6 +250,7 @@ fn render(config: &Config) -> String {
         line("announce.repeat_after", duration(announce.repeat_after));
         line("announce.refresh", duration(announce.refresh));
         line("preempt_delay", duration(router.preempt_delay));
+        line("fence_after", duration(router.fence_after));
         let wire = &router.wire;
         line("version", wire.version.to_string());
         let password = match &wire.authentication {

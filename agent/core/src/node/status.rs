@@ -16,7 +16,8 @@ use crate::{
 };
 
 impl Node {
-    /// The virtual routers and services. Packets and bytes are zero: the daemon has the counters.
+    /// The virtual routers and services. Packets and bytes are zero, and none is fenced: the daemon
+    /// knows the program.
     #[must_use]
     pub fn status(&self, now: Instant) -> (Vec<VirtualRouterStatus>, Vec<ServiceStatus>) {
         let routers = self.config.virtual_routers.iter().filter_map(|router| {
@@ -139,6 +140,7 @@ impl Node {
             diagnoses: diagnoses.map(|diagnosis| diagnosis.what).collect(),
             rival_adverts: member.rivals(),
             address_claims: member.claims(),
+            fenced: None,
         })
     }
 }

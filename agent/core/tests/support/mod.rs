@@ -115,6 +115,7 @@ pub(crate) fn router(priority: u8) -> VirtualRouter {
             refresh: Duration::ZERO,
         },
         preempt_delay: Duration::ZERO,
+        fence_after: Duration::ZERO,
         wire: Wire::default(),
         track: Vec::new(),
     }

@@ -72,6 +72,7 @@ pub(crate) fn status() -> Status {
             ],
             rival_adverts: 0,
             address_claims: 0,
+            fenced: None,
         }],
         tracks: vec![
             TrackStatus {

@@ -292,6 +292,15 @@ fn virtual_router(look: Look, router: &VirtualRouterStatus, text: &mut String) {
             router.rival_adverts, router.address_claims
         ));
     }
+    if let Some(fenced) = &router.fenced {
+        text.push_str(&format!(
+            "  {}     for {}: {} took over ({}); no question for the addresses is answered here\n",
+            look.paint("fenced", Tone::Bad),
+            ago(fenced.since_ms),
+            clean(&fenced.mac),
+            clean(&fenced.by)
+        ));
+    }
     for diagnosis in &router.diagnoses {
         text.push_str(&format!(
             "  {}    {}\n",

@@ -26,6 +26,7 @@ impl Driver {
                 }
             }
             Action::Acquire { router } => {
+                self.plane.hold(&router, true);
                 if let Some(config) = self.config.virtual_router(&router).cloned() {
                     if let Err(error) = self.state.acquiring(&config) {
                         self.complain("state", &error);
@@ -39,6 +40,7 @@ impl Driver {
                 if let Some(config) = self.config.virtual_router(&router).cloned() {
                     match self.netlink.release(&config).await {
                         Ok(()) => {
+                            self.plane.hold(&router, false);
                             let (interface, nets) = (&config.interface, &config.addresses);
                             if let Err(error) = self.state.released(interface, nets) {
                                 self.complain("state", &error);
@@ -49,6 +51,8 @@ impl Driver {
                 }
             }
             Action::Announce { router } => {
+                // By right, as the election has decided.
+                self.plane.lift(&router);
                 if let Err(error) = self.announcer.announce(&router) {
                     self.complain("announce", &error);
                 }
@@ -153,6 +157,7 @@ impl Driver {
         if let Err(error) = self.plane.configure(&self.config.tunnel, &self.config.nat) {
             error!("{error}");
         }
+        self.update_fences();
         self.drop_translation(&before).await;
         self.update_own().await;
         self.listen();
@@ -237,6 +242,7 @@ impl Driver {
         self.update_sources();
         // What is translated may be answered through it.
         self.update_own().await;
+        self.update_fences();
         for event in self.links.news(&interfaces) {
             self.node.handle(event, now());
         }
@@ -372,13 +378,18 @@ impl Driver {
 
     /// Tells the core from which addresses adverts are sent.
     pub(super) fn update_sources(&mut self) {
+        let mut changed = false;
         for router in &self.config.virtual_routers {
             let router = router.name.clone();
             let address = self.peers.source(&router);
             if self.sources.get(&router) != Some(&address) {
+                changed = true;
                 self.sources.insert(router.clone(), address);
                 self.node.handle(Event::Source { router, address }, now());
             }
+        }
+        if changed {
+            self.update_fences();
         }
     }
 }

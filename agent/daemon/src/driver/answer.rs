@@ -51,7 +51,8 @@ impl Driver {
     /// All but what takes a look at the flow tables.
     fn status(&self) -> Status {
         let now = now();
-        let (virtual_routers, mut services) = self.node.status(now);
+        let (mut virtual_routers, mut services) = self.node.status(now);
+        self.show_fences(&mut virtual_routers, now);
         for service in &mut services {
             let counter = self.plane.service_counter(&service.name);
             (service.packets, service.bytes) = (counter.packets, counter.bytes);

@@ -3,6 +3,7 @@
 //!
 //! * [`act`] carries out actions;
 //! * [`answer`] answers the control socket;
+//! * [`fence`] tells the program what to fence, and what it has fenced;
 //! * [`links`] knows which interfaces the core may count on;
 //! * [`nat`] puts the addresses for translation on the host;
 //! * [`resume`] takes over what an earlier daemon left;
@@ -10,6 +11,7 @@
 
 mod act;
 mod answer;
+mod fence;
 mod links;
 mod nat;
 mod resume;
@@ -232,6 +234,10 @@ impl Driver {
         driver
             .plane
             .configure(&driver.config.tunnel, &driver.config.nat)?;
+        driver.update_fences();
+        for router in &restored.masters {
+            driver.plane.hold(router, true);
+        }
         driver.update_own().await;
         // The maps say what the core decided, then packets follow them: a new program must not
         // begin with empty maps.
@@ -306,8 +312,8 @@ impl Driver {
             // With an advert that goes out or comes in, rather than wake for it alone.
             if heartbeat_at.since(time) <= period / 2 {
                 heartbeat_at = time + period;
-                self.plane.heartbeat(time);
                 self.update_sources();
+                self.note_fences();
             }
             if retry_at <= time {
                 retry_at = time + RETRY;
@@ -317,6 +323,7 @@ impl Driver {
                 info!("handed over; the kernel program keeps steering");
                 return refused.map_or(Ok(()), |error| Err(error.into()));
             }
+            self.plane.heartbeat(now());
         }
     }
 
@@ -390,6 +397,7 @@ impl Driver {
             | Notice::Link { up: false, .. }
             | Notice::Track { good: false, .. }
             | Notice::Peer { alive: false, .. }
+            | Notice::Fenced { .. }
             | Notice::Channel { trouble: true, .. } => warn!("{text}"),
             _ => info!("{text}"),
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use steerd_core::{config::Config, node::Restored, time::Instant};
 use tracing::{error, info};
 
+use super::fence::watched;
 use crate::io::{
     dataplane::Dataplane,
     netlink::Netlink,
@@ -40,6 +41,8 @@ pub(super) fn restored(
             .virtual_router(name)
             .zip(away)
             .is_some_and(|(router, away)| still_waited_for(away, router.advert_interval, period))
+            // Another one has not waited, by what the program has seen.
+            && config.virtual_router(name).is_some_and(|router| !plane.was_fenced(&watched(router, None)))
     });
     let restored = Restored {
         backends: plane.restored(&config.services),

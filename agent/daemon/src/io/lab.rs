@@ -241,6 +241,7 @@ pub(crate) fn config(device: &str, addresses: &[&str], peers: &[&str]) -> Config
                 refresh: Duration::ZERO,
             },
             preempt_delay: Duration::ZERO,
+            fence_after: Duration::ZERO,
             wire: Wire::default(),
             track: Vec::new(),
         }],

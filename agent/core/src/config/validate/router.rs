@@ -135,6 +135,7 @@ fn virtual_router(
     addresses(&raw.addresses, mistakes);
     owner(raw, mistakes);
     never_preempts(raw, mistakes);
+    impatient(raw, mistakes);
     let ipv6 = raw
         .addresses
         .items
@@ -167,21 +168,42 @@ fn virtual_router(
         }
     }
     let track = track::names(&raw.track, tracks, mistakes);
+    let advert_interval = raw.advert_interval.or(Duration::from_secs(1))?;
     Some(VirtualRouter {
         name: raw.name.value()?,
         interface: raw.interface.value()?,
         vrid: raw.vrid.value()?,
         priority: raw.priority.or(100)?,
-        advert_interval: raw.advert_interval.or(Duration::from_secs(1))?,
+        advert_interval,
         preempt: raw.preempt.or(true)?,
         addresses: raw.addresses.items.iter().map(|net| net.value).collect(),
         peers: raw.peers.items.iter().map(|peer| peer.value).collect(),
         source: raw.source.optional()?,
         announce: announce(&raw.announce)?,
         preempt_delay: raw.preempt_delay.or(Duration::ZERO)?,
+        fence_after: raw.fence_after.or(FENCE_INTERVALS * advert_interval)?,
         wire: wire::wire(raw, ipv6, mistakes)?,
         track,
     })
+}
+
+/// After so many advert intervals without a sign of life a daemon counts as dead. Its peers wait for
+/// three, and take a part of one more: when they announce themselves, the fence can fall at once.
+const FENCE_INTERVALS: u32 = 2;
+
+/// A daemon that works gives a sign of life in each advert interval, but not much more often.
+fn impatient(raw: &RawVirtualRouter, mistakes: &mut Vec<Mistake>) {
+    let (Given::Value(after), Some(interval)) = (
+        &raw.fence_after,
+        raw.advert_interval.or(Duration::from_secs(1)),
+    ) else {
+        return;
+    };
+    if !after.value.is_zero() && after.value < FENCE_INTERVALS * interval {
+        let message = "`fence_after` is less than two advert intervals";
+        let help = "a daemon that works may be silent for that long; \"0s\": never fence";
+        mistakes.push(Mistake::new(&after.span, message).help(help));
+    }
 }
 
 fn never_preempts(raw: &RawVirtualRouter, mistakes: &mut Vec<Mistake>) {

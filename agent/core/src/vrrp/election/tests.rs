@@ -49,6 +49,7 @@ fn config() -> VirtualRouter {
             refresh: Duration::ZERO,
         },
         preempt_delay: Duration::ZERO,
+        fence_after: Duration::ZERO,
         wire: Wire::default(),
         track: Vec::new(),
     }

@@ -34,6 +34,7 @@ pub(super) struct Maps {
     pub(super) fragments: Mapped,
     pub(super) limits: Mapped,
     pub(super) macs: Mapped,
+    pub(super) fences: Mapped,
     pub(super) event_stats: PerCpuArray<MapData, view::Counts>,
     pub(super) verdict_stats: PerCpuArray<MapData, view::Counts>,
     pub(super) service_stats: PerCpuArray<MapData, view::Counts>,
@@ -68,6 +69,7 @@ impl Maps {
         let fragments = array(maps::FRAGMENTS)?;
         let limits = array(maps::SYN_LIMITS)?;
         let macs = array(maps::MACS)?;
+        let fences = array(maps::FENCES)?;
         let mut stats = |name: &'static str| -> Result<_, DataplaneError> {
             let map = ebpf.take_map(name).ok_or_else(|| missing(name))?;
             PerCpuArray::try_from(map).map_err(|error| DataplaneError::Map {
@@ -93,6 +95,7 @@ impl Maps {
             fragments,
             limits,
             macs,
+            fences,
             event_stats,
             verdict_stats,
             service_stats,

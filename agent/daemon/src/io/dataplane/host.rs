@@ -116,6 +116,9 @@ impl Dataplane {
         for &(addr, _) in entries.keys() {
             *roles.entry(addr).or_default() |= Role::VIRTUAL;
         }
+        for (&addr, &number) in &self.fences.addresses {
+            *roles.entry(addr).or_default() |= Role::router_bits(number);
+        }
         for (addr, id) in roles {
             let address = Service {
                 addr,
@@ -139,7 +142,11 @@ impl Dataplane {
         for (entry, slot) in entries.values().zip(slots) {
             write(self.maps.services.element(base + slot), entry.words());
         }
-        let filter = place::filter(&keys, seed);
+        // Some have no entry: what comes to them may concern others that do.
+        let listens = self.fences.listens.iter();
+        let listens = listens.map(|&addr| (addr, Service::ADDRESS));
+        let filtered: Vec<ServiceKey> = keys.into_iter().chain(listens).collect();
+        let filter = place::filter(&filtered, seed);
         // Around the switch both tables' addresses must pass.
         self.maps.filter(|word, before| before | filter[word]);
         self.maps.switch(Control::SERVICES, base, seed);

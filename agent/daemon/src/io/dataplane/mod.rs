@@ -4,6 +4,7 @@
 //!
 //! * [`mod@steer`]: a service's steering; [`sources`]: the clients that it takes;
 //! * [`host`]: MACs, interfaces, addresses, wrapping and translation;
+//! * [`fence`]: virtual routers, for when the daemon is dead;
 //! * [`words`]: all of that in the program's words;
 //! * [`load`]: loading, pinning and attaching; [`placement`]: numbers and rings;
 //! * [`mapped`] and [`entries`]: the maps' memory;
@@ -17,6 +18,7 @@
 
 mod entries;
 mod error;
+mod fence;
 mod flows;
 mod host;
 mod load;
@@ -44,6 +46,8 @@ use std::{
 use aya::Ebpf;
 use entries::Maps;
 pub(crate) use error::DataplaneError;
+use fence::Fences;
+pub(crate) use fence::Watched;
 use flows::{LastCount, Purge};
 use host::Devices;
 pub(crate) use host::{Exit, Own};
@@ -86,6 +90,8 @@ pub(crate) struct Dataplane {
     complete: bool,
     /// What addresses are for, beside being virtual; none: not told yet.
     roles: Option<BTreeMap<[u64; 2], u32>>,
+    /// The virtual routers.
+    fences: Fences,
     /// Which clients services take.
     sources: SourceMap,
     /// Services whose flows have to be looked through: the clients they take are other ones.
@@ -170,6 +176,7 @@ impl Dataplane {
             dirty: true,
             complete: false,
             roles: None,
+            fences: Fences::read_back(&maps),
             sources,
             purge: Purge::default(),
             devices,

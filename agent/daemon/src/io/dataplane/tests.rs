@@ -16,6 +16,7 @@ use steerd_ebpf::abi::{self, Backend, BackendState, Role, Service, mac_word};
 
 use super::{placement::Region, *};
 
+mod fence;
 mod flows;
 mod host;
 mod pins;

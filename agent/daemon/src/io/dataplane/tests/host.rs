@@ -14,7 +14,7 @@ use steerd_ebpf::{
 use super::*;
 
 /// Whether the program looks at packets to this address at all.
-fn passes_filter(plane: &Dataplane, address: &str) -> bool {
+pub(super) fn passes_filter(plane: &Dataplane, address: &str) -> bool {
     let seed = (plane.maps.control_word(Control::SERVICES) >> 32) as u32;
     let (word, bit) = hash::address_filter(hash::address(words::address(ip(address)), seed));
     plane.maps.control_word(Control::FILTER + word) & bit != 0

@@ -39,6 +39,7 @@ fn route(name: &str, peers: &[&str], wire: Wire) -> Route {
             refresh: Duration::ZERO,
         },
         preempt_delay: Duration::ZERO,
+        fence_after: Duration::ZERO,
         wire,
         track: Vec::new(),
     })
