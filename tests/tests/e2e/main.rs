@@ -21,8 +21,8 @@
 mod channel;
 mod continuity;
 mod daemon;
+mod dead_daemon;
 mod failover;
-mod fence;
 mod interfaces;
 mod keepalived;
 mod maps;
