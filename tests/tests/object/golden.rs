@@ -389,7 +389,14 @@ fn services_and_backends_are_counted() {
 /// directly: `World::run` compares the bytes counted with the frame's.
 #[test]
 fn a_frame_of_several_buffers_is_steered_and_counted_as_a_whole() {
-    let world = world();
+    let mut world = world();
+    let state = BackendState {
+        mac: mac_word(BACKEND_MAC),
+        generation: 1,
+        mode: Mode::Dsr,
+        alive: true,
+    };
+    world.backend_with(DSR, &World::reached(state, INGRESS, 9000));
     for vip in [VIP, VIP6].map(ip) {
         let client = ip(if vip.is_ipv4() { CLIENT } else { "fd00:1::10" });
         for length in [1400, 1472, 1473, 3000, 4000, 8952] {

@@ -286,14 +286,18 @@ impl World {
             mode,
             alive,
         };
-        let backend = Backend {
+        self.backend_with(id, &Self::reached(state, ifindex, 1500));
+    }
+
+    /// A backend behind an interface, and what the way to it carries.
+    pub(crate) fn reached(state: BackendState, ifindex: u32, mtu: u16) -> Backend {
+        Backend {
             state: Shared::new(state.pack()),
             source: Shared::new(Backend::source_word(mac_word(OWN_MAC), 0)),
             ifindex,
-            mtu: 1500,
+            mtu,
             ..Backend::default()
-        };
-        self.backend_with(id, &backend);
+        }
     }
 
     pub(crate) fn backend_with(&mut self, id: u32, backend: &Backend) {
