@@ -249,12 +249,15 @@ fn tunnels() -> Vec<Row> {
         tunnel("tunnel_6in4", across, Encapsulate(V4), DSR6),
         tunnel("tunnel_gue", gue, EncapsulateUdp(V4), DSR),
         tunnel("tunnel_gue6", gue, EncapsulateUdp(V6), DSR6),
-        tunnel(
-            "tunnel_redirect",
-            redirect(Mode::Ipip),
-            Encapsulate(V4),
-            DSR,
-        ),
+        Row {
+            target: Some(Target::Over("dsr_redirect", 15.0)),
+            ..tunnel(
+                "tunnel_redirect",
+                redirect(Mode::Ipip),
+                Encapsulate(V4),
+                DSR,
+            )
+        },
         unwrap("unwrap_ipip", ipip, V4, Decapsulate(V4), DSR),
         unwrap("unwrap_ip6ip6", ipip, V6, Decapsulate(V6), DSR6),
         unwrap("unwrap_4in6", across, V6, Decapsulate(V6), DSR),
@@ -289,6 +292,7 @@ fn translations() -> Vec<Row> {
         there("nat_udp", Kind::Udp, DSR),
         Row {
             world: redirect(Mode::Nat),
+            target: Some(Target::Over("dsr_redirect", 30.0)),
             ..there("nat_redirect", Kind::Ack, DSR)
         },
         back("nat_return", DSR),
