@@ -49,7 +49,7 @@ pub fn bulk(client: &Namespace, server: SocketAddr, bulk: Bulk) -> Result<Carrie
     } = bulk;
     let length = ["-t".into(), seconds.to_string()];
     let limit = Duration::from_secs(u64::from(seconds) + 10);
-    iperf3(client, server, length, streams, reverse, limit)
+    iperf3(client, server, &length, streams, reverse, limit)
 }
 
 /// Has `iperf3` on a client send so many bytes, or have them sent to it, over one connection.
@@ -63,14 +63,15 @@ pub fn volume(
     bytes: u64,
     reverse: bool,
 ) -> Result<Carried> {
-    let length = ["-n".into(), bytes.to_string()];
-    iperf3(client, server, length, 1, reverse, Duration::from_secs(10))
+    // Small buffers: what is under way when the sender has written all of it, the receiver does not count.
+    let length = ["-n".into(), bytes.to_string(), "-w".into(), "128K".into()];
+    iperf3(client, server, &length, 1, reverse, Duration::from_secs(10))
 }
 
 fn iperf3(
     client: &Namespace,
     server: SocketAddr,
-    length: [String; 2],
+    length: &[String],
     streams: u32,
     reverse: bool,
     limit: Duration,
